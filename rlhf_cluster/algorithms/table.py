@@ -1,0 +1,85 @@
+"""The algorithms by name, and how a job file names one: a built-in `type`, or an import path `package.module:Class`.
+
+`AlgorithmSettings` is the type for a field of a job: it accepts a table, checks it through the named class, and dumps
+to a table that gives an equal algorithm again.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from rlhf_cluster.algorithms.base import Algorithm
+from rlhf_cluster.algorithms.grpo import GRPO
+from rlhf_cluster.algorithms.sft import SFT
+from rlhf_cluster.errors import ConfigError
+
+ALGORITHMS: dict[str, type[Algorithm]] = {"grpo": GRPO, "sft": SFT}
+
+
+def resolve(value: Mapping[str, Any] | Algorithm) -> Algorithm:
+    """The algorithm that a table such as `{"type": "grpo", "clip_high": 0.28}` describes; an algorithm as it is.
+
+    Raises `ConfigError` for a `type` that names nothing, and pydantic's `ValidationError` for wrong hyper-parameters.
+    """
+    if isinstance(value, Algorithm):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f'algorithm {value!r}: write a table with a type, such as {{type = "grpo"}}')
+    fields = dict(value)
+    return algorithm_class(fields.pop("type", None)).model_validate(fields)
+
+
+def algorithm_class(name: object) -> type[Algorithm]:
+    """The class behind a `type`. Raises `ConfigError` saying which names exist and how to name one of one's own."""
+    if name in ALGORITHMS:
+        return ALGORITHMS[str(name)]
+    if isinstance(name, str) and ":" in name:
+        return _imported(name)
+    choices = f"choose {', '.join(ALGORITHMS)}, or an import path such as my_package.my_module:MyAlgorithm"
+    if name is None:
+        raise ConfigError(f"algorithm has no type: {choices}")
+    close = difflib.get_close_matches(str(name).lower(), ALGORITHMS, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise ConfigError(f"algorithm type {name!r} is unknown: {hint}{choices[0].upper()}{choices[1:]}")
+
+
+def type_name(algorithm: Algorithm) -> str:
+    """The `type` under which `resolve` finds the class of `algorithm` again."""
+    kind = type(algorithm)
+    named = (name for name, known in ALGORITHMS.items() if known is kind)
+    return next(named, f"{kind.__module__}:{kind.__qualname__}")
+
+
+def _imported(path: str) -> type[Algorithm]:
+    module_name, _, attribute = path.partition(":")
+    try:
+        kind = getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"algorithm type {path!r} cannot be imported: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Algorithm)):
+        raise ConfigError(f"algorithm type {path!r} is no subclass of rlhf_cluster.algorithms.Algorithm")
+    return kind
+
+
+def _dump(algorithm: Algorithm) -> dict[str, Any]:
+    return {"type": type_name(algorithm), **algorithm.model_dump(mode="json", exclude={"type"})}
+
+
+_OUTSIDE_SCHEMA = {
+    "type": "object",
+    "title": "An algorithm by import path",
+    "properties": {"type": {"type": "string", "pattern": "^[^:]+:[^:]+$"}},
+    "required": ["type"],
+}
+
+AlgorithmSettings = Annotated[
+    Algorithm,
+    BeforeValidator(resolve),
+    PlainSerializer(_dump),
+    WithJsonSchema({"anyOf": [*(kind.model_json_schema() for kind in ALGORITHMS.values()), _OUTSIDE_SCHEMA]}),
+]

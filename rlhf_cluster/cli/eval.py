@@ -1,0 +1,58 @@
+"""`rlhf eval JOB`: the held-out evaluation of a job, of its model or of a checkpoint, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rlhf_cluster.cli.failure import NotFound
+from rlhf_cluster.cli.job import job_argument, load, overrides_argument
+from rlhf_cluster.cli.output import emit, output_option, table
+
+NUM_SHOWN = 3
+
+
+@click.command("eval")
+@job_argument
+@overrides_argument
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    help="Evaluate this directory in Hugging Face format instead of the job's model.",
+)
+@output_option
+def evaluate(job: str, overrides: tuple[str, ...], checkpoint: Path | None, output: str) -> None:
+    """Evaluate JOB on its held-out prompts; train nothing.
+
+    \b
+    rlhf eval job.toml
+    rlhf eval demo --checkpoint runs/demo-1/checkpoints/step-000060 evaluation.num_prompts=64
+    """
+    if checkpoint is not None and not checkpoint.is_dir():
+        raise NotFound(
+            f"no checkpoint directory {checkpoint}; jobs write theirs into checkpoints/ of the job directory"
+        )
+    config = load(job, overrides)
+    from rlhf_cluster.driver.observers import journal
+    from rlhf_cluster.driver.run import evaluate_job
+
+    entry = journal.entry(asyncio.run(evaluate_job(config, checkpoint=checkpoint)))
+    data = {"metrics": entry["metrics"], "samples": entry["samples"]}
+    emit(data, output=output, text=lambda: _text(data))
+
+
+def _text(data: dict[str, Any]) -> str:
+    from rlhf_cluster.driver.observers.excerpt import excerpt
+    from rlhf_cluster.driver.observers.progress import figure
+    from rlhf_cluster.driver.observers.summary import answer
+
+    metrics = [(name, "" if value is None else figure(value)) for name, value in data["metrics"].items()]
+    samples = [
+        f"prompt  {excerpt(sample['prompt'], width=110, keep='end')}\n"
+        f"answer  {answer(sample['completion'], reward=sample['reward'])}"
+        for sample in data["samples"][:NUM_SHOWN]
+    ]
+    return "\n\n".join([table(("metric", "value"), metrics), *samples])

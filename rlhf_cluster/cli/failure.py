@@ -1,0 +1,78 @@
+"""How the command line tells that something went wrong: the exit code, and one message on stderr."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from rlhf_cluster.errors import ConfigError, DataError, Interrupted, ModelError, RlhfError, RoleError
+
+DONE, JOB_FAILED, USAGE, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class NotFound(RlhfError):
+    """A job file, recipe, model or checkpoint that was named does not exist."""
+
+
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (NotFound, NOT_FOUND),
+    (Interrupted, INTERRUPTED),
+    (click.Abort, INTERRUPTED),
+    (ConfigError, USAGE),
+    (DataError, USAGE),
+    (ModelError, USAGE),
+    (click.UsageError, USAGE),
+)
+"""The first type that fits decides; anything else is a job that failed."""
+
+
+def report(error: Exception, *, as_json: bool) -> int:
+    """Tell `error` on stderr, as text or as one JSON object, and return the exit code."""
+    if isinstance(error, RlhfError) and os.environ.get("RLHF_DEBUG") == "1":
+        raise error
+    if as_json:
+        click.echo(json.dumps({"error": as_dict(error)}), err=True)
+    elif isinstance(error, click.ClickException):
+        error.show()
+    else:
+        click.echo("\n".join([f"Error: {message(error)}", *_notes(error)]), err=True)
+    return exit_code(error)
+
+
+def exit_code(error: Exception) -> int:
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), JOB_FAILED)
+
+
+def message(error: Exception) -> str:
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    return "interrupted" if isinstance(error, click.Abort) else str(error) or type(error).__name__
+
+
+def as_dict(error: Exception) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": message(error),
+        "exit_code": exit_code(error),
+    }
+    if _notes(error):
+        described["notes"] = _notes(error)
+    if isinstance(error, RoleError):
+        described |= {"role": error.role, "worker_id": error.worker_id, "activity": error.activity}
+    return described
+
+
+def _notes(error: Exception) -> list[str]:
+    return list(getattr(error, "__notes__", []))
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether `-o json` is among the arguments; needed before they are parsed, as parsing may be what fails."""
+    joined = {"-ojson", "-o=json", "--output=json"}
+    spaced = {("-o", "json"), ("--output", "json")}
+    return bool(joined & set(arguments)) or bool(spaced & set(itertools.pairwise(arguments)))

@@ -1,0 +1,78 @@
+"""`rlhf`: the table of verbs and the program's one entry point.
+
+A verb's module is imported when that verb is called, so `rlhf --help` and a usage error answer without loading
+anything that a job needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from rlhf_cluster import __version__
+from rlhf_cluster.cli import failure
+from rlhf_cluster.errors import RlhfError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("rlhf_cluster.cli.run:run", "Run a job here, on the local runtime or on Ray."),
+    "resume": ("rlhf_cluster.cli.resume:resume", "Go on with a job from its newest checkpoint."),
+    "plan": ("rlhf_cluster.cli.plan:plan", "Show a job's batch arithmetic and placement; start nothing."),
+    "eval": ("rlhf_cluster.cli.eval:evaluate", "Run a job's held-out evaluation only."),
+    "chat": ("rlhf_cluster.cli.chat:chat", "Talk to a checkpoint, streamed."),
+    "recipes": ("rlhf_cluster.cli.recipes:recipes", "List and show the jobs that ship with this package."),
+    "models": ("rlhf_cluster.cli.models:models", "List and add models that jobs can name."),
+    "doctor": ("rlhf_cluster.cli.doctor:doctor", "Check this machine; every finding names its fix."),
+    "schema": ("rlhf_cluster.cli.schema:schema", "Print the JSON Schema of a job file."),
+}
+"""Verb -> (where its command is, one line of help)."""
+
+
+class Verbs(click.Group):
+    """The group of `VERBS`; it knows their names and help lines without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module_name, _, attribute = VERBS[cmd_name][0].partition(":")
+        return getattr(importlib.import_module(module_name), attribute)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=VERBS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, help_line) for verb, (_, help_line) in VERBS.items()])
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rlhf")
+def rlhf() -> None:
+    """Reinforcement learning from human feedback, on a laptop or a cluster.
+
+    Exit codes: 0 done, 1 the job failed, 2 wrong usage or configuration, 3 not found, 130 interrupted.
+    RLHF_DEBUG=1 shows tracebacks.
+    """
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code. Only errors that nobody foresaw leave as exceptions."""
+    as_json = failure.wants_json(arguments)
+    try:
+        returned = rlhf.main(args=list(arguments) or ["--help"], prog_name="rlhf", standalone_mode=False)
+    except (click.ClickException, click.Abort, RlhfError) as error:
+        return failure.report(error, as_json=as_json)
+    return returned if isinstance(returned, int) else failure.DONE

@@ -1,0 +1,165 @@
+"""`JobConfig`: everything a job is, with the checks that look at two sections at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from rlhf_cluster.algorithms import AlgorithmSettings
+from rlhf_cluster.config.sections import (
+    CheckpointSettings,
+    EvaluationSettings,
+    LimitSettings,
+    RaySettings,
+    TrainSettings,
+    WeightsSettings,
+)
+from rlhf_cluster.data.settings import DataSettings
+from rlhf_cluster.learner.settings import LearnerSettings
+from rlhf_cluster.reference.settings import ReferenceSettings
+from rlhf_cluster.rewards.settings import RewardServerSettings, RewardSettings, check_rewards
+from rlhf_cluster.rollout.settings import RolloutSettings
+from rlhf_cluster.settings import Settings
+
+PROBE_TOLERANCE = {"bfloat16": 0.3, "float32": 0.001}
+
+
+class JobConfig(Settings):
+    """One job: which model learns what, from which prompts and rewards, on which workers."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """Lower-case letters, digits and dashes."""
+    description: str = ""
+    """One line for `rlhf recipes list`."""
+    seed: int = Field(0, ge=0)
+    """Seeds the prompt order, every sampling request and the learner."""
+    runtime: Literal["local", "ray"] = "ray"
+    """`local` runs every role in this process; `ray` makes each an actor. The same job gives the same numbers on both."""
+    output_dir: Path = Path("runs")
+    """The job's directory is made inside."""
+    model: str
+    """Name from `rlhf models list`, or a directory in Hugging Face format."""
+    data: DataSettings
+    """Where prompts come from."""
+    rollout: RolloutSettings
+    """The workers that generate."""
+    rewards: tuple[RewardSettings, ...] = ()
+    """What a completion is worth: a weighted sum of these."""
+    reward_server: RewardServerSettings = RewardServerSettings()
+    """The workers that score."""
+    reference: ReferenceSettings = ReferenceSettings()
+    """The frozen policy, where the algorithm needs it."""
+    algorithm: AlgorithmSettings
+    """`type` names a built-in one or an import path; the rest are its hyper-parameters."""
+    learner: LearnerSettings = LearnerSettings()
+    """The ranks that train."""
+    train: TrainSettings
+    """Batch arithmetic and staleness."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Held-out evaluation."""
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    """What is kept on disk."""
+    weights: WeightsSettings = WeightsSettings()
+    """Weight versions on their way to the workers."""
+    limits: LimitSettings = LimitSettings()
+    """Upper bounds on waiting."""
+    ray: RaySettings = RaySettings()
+    """Which Ray cluster."""
+    observers: tuple[str, ...] = ("journal", "console", "tensorboard", "samples", "curve")
+    """Who listens to the job's events: built-in names or import paths."""
+
+    @property
+    def serving_dtype(self) -> str:
+        """Dtype in which weights travel and are served."""
+        return self.weights.dtype or ("bfloat16" if self.learner.precision == "bf16" else "float32")
+
+    @property
+    def probe_tolerance(self) -> float:
+        return self.weights.probe_tolerance or PROBE_TOLERANCE[self.serving_dtype]
+
+    @property
+    def transport(self) -> str:
+        if self.weights.transport != "auto":
+            return self.weights.transport
+        return "memory" if self.runtime == "local" else "object_store"
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> JobConfig:
+        check_rewards(self.rewards)
+        problems = [problem for check in CHECKS if (problem := check(self))]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _ranks_need_ddp(job: JobConfig) -> str | None:
+    if job.learner.num_ranks > 1 and job.learner.backend == "plain":
+        return (
+            f'learner.num_ranks = {job.learner.num_ranks} with learner.backend = "plain": '
+            'set learner.backend = "ddp" or learner.num_ranks = 1'
+        )
+    return None
+
+
+def _ranks_need_processes(job: JobConfig) -> str | None:
+    if job.learner.num_ranks > 1 and job.runtime == "local":
+        return (
+            f'learner.num_ranks = {job.learner.num_ranks} with runtime = "local", which has one process: '
+            'set runtime = "ray" or learner.num_ranks = 1'
+        )
+    return None
+
+
+def _vllm_workers_need_processes(job: JobConfig) -> str | None:
+    if job.rollout.num_workers > 1 and job.rollout.engine.type == "vllm" and job.runtime == "local":
+        return (
+            f'rollout.num_workers = {job.rollout.num_workers} of vLLM with runtime = "local", where vLLM can be opened '
+            'once: set runtime = "ray" or rollout.num_workers = 1'
+        )
+    return None
+
+
+def _transport_suits_runtime(job: JobConfig) -> str | None:
+    wrong = {"local": "object_store", "ray": "memory"}[job.runtime]
+    if job.weights.transport == wrong:
+        return f'weights.transport = "{wrong}" does not exist with runtime = "{job.runtime}": set weights.transport = "auto"'
+    return None
+
+
+def _algorithm_has_its_reward(job: JobConfig) -> str | None:
+    if "reward" in job.algorithm.needs and not job.rewards:
+        return f"algorithm.type = {job.algorithm.type!r} needs a reward and rewards is empty: add a [[rewards]] table"
+    return None
+
+
+def _group_is_large_enough(job: JobConfig) -> str | None:
+    least = job.algorithm.min_completions
+    if job.train.completions_per_prompt < least:
+        return (
+            f"train.completions_per_prompt = {job.train.completions_per_prompt} with algorithm.type = "
+            f"{job.algorithm.type!r}, which compares completions of one prompt: set it to {least} or more"
+        )
+    return None
+
+
+def _engine_serves_what_travels(job: JobConfig) -> str | None:
+    dtype = getattr(job.rollout.engine, "dtype", "auto")
+    if dtype not in ("auto", job.serving_dtype):
+        return (
+            f"rollout.engine.dtype = {dtype!r} but weights travel as {job.serving_dtype}: leave the engine's dtype "
+            f"out, or set weights.dtype = {dtype!r}"
+        )
+    return None
+
+
+CHECKS: tuple[Any, ...] = (
+    _ranks_need_ddp,
+    _ranks_need_processes,
+    _vllm_workers_need_processes,
+    _transport_suits_runtime,
+    _algorithm_has_its_reward,
+    _group_is_large_enough,
+    _engine_serves_what_travels,
+)

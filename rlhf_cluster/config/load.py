@@ -1,0 +1,144 @@
+"""From a job file and command-line overrides to a checked `JobConfig`, with errors that say what to change."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rlhf_cluster.config.job import JobConfig
+from rlhf_cluster.errors import ConfigError
+
+MAX_FILE_BYTES = 256 * 1024
+
+
+def load_job(path_or_recipe: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
+    """Read a TOML or YAML file, or a recipe by name; apply `a.b=value` overrides; check everything.
+
+    Raises `ConfigError` with every problem, one a line, each naming the key, the value and what is allowed.
+    """
+    path = find(path_or_recipe)
+    tree = parse(path)
+    for override in overrides:
+        apply_override(tree, override)
+    return check(tree, source=str(path_or_recipe))
+
+
+def find(path_or_recipe: str | Path) -> Path:
+    path = Path(path_or_recipe)
+    if path.is_file():
+        return path
+    names = recipe_names()
+    if str(path_or_recipe) in names:
+        return Path(str(resources.files("rlhf_cluster.recipes") / f"{path_or_recipe}.toml"))
+    raise ConfigError(f"{path_or_recipe}: no such job file, and no recipe has that name{_did_you_mean(str(path_or_recipe), names)}")
+
+
+def recipe_names() -> list[str]:
+    files = resources.files("rlhf_cluster.recipes").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def parse(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: {path.stat().st_size} bytes; a job file has at most {MAX_FILE_BYTES}")
+    text = path.read_text(encoding="utf-8")
+    try:
+        tree = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: not readable as {'TOML' if path.suffix == '.toml' else 'YAML'}: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds {type(tree).__name__}, a job file is a table of settings")
+    return tree
+
+
+def apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one dotted key in place: `train.num_steps=5`, `rewards.0.weight=0.5`, `learner.optimizer.lr=1e-4`.
+
+    The value is read as TOML, and as a plain string where it is no TOML value.
+    """
+    key, equals, raw = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r} is not of the form key=value, such as train.num_steps=5")
+    *parents, last = key.strip().split(".")
+    node: Any = tree
+    for part in parents:
+        node = _child(node, part, override)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = _value(raw)
+    else:
+        node[last] = _value(raw)
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    child = node.setdefault(part, {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"override {override!r}: {part} is the value {child!r}, not a table")
+    return child
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ConfigError(f"override {override!r}: {part!r} is no index of a list of {len(node)}")
+    return int(part)
+
+
+def _value(raw: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def check(tree: Mapping[str, Any], *, source: str) -> JobConfig:
+    try:
+        return JobConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"  {_describe(problem)}" for problem in error.errors()]
+        raise ConfigError("\n".join([f"{source}:", *lines])) from error
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "job"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        return f"{where}: unknown key{_did_you_mean(str(problem['loc'][-1]), known)}"
+    if problem["type"] == "missing":
+        return f"{where}: missing, and it has no default"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message if where == "job" else f"{where}: {message}"
+    return f"{where} = {problem['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _known_keys(location: Sequence[Any]) -> list[str]:
+    """Keys allowed where an unknown one was found, following the models down the path; [] where it ends in a union."""
+    model: Any = JobConfig
+    for part in location:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+        field = model.model_fields.get(str(part))
+        model = field.annotation if field else None
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    if close := difflib.get_close_matches(word, known, n=1, cutoff=0.6):
+        return f"; did you mean {close[0]}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""
+
+
+def job_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a job file."""
+    schema = JobConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(json.dumps(schema))}

@@ -1,0 +1,104 @@
+"""Where prompts come from and how they are worded, as a job file says it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.settings import Settings
+
+BUILT_IN = ("positive_reviews", "word_world")
+
+
+class RowSource(Settings):
+    """What all sources have in common."""
+
+    num_rows: PositiveInt | None = None
+    """Take only the first rows of the source; all of them when not given."""
+
+
+class FileSource(RowSource):
+    path: Path
+    """Relative to the directory the job is started in."""
+    prompt_column: str = "prompt"
+    """Holds a text, or chat messages (a list of `role` and `content`). The other columns reach the rewards."""
+
+
+class JsonlSource(FileSource):
+    """One JSON object a line."""
+
+    type: Literal["jsonl"] = "jsonl"
+
+
+class ParquetSource(FileSource):
+    type: Literal["parquet"] = "parquet"
+
+
+class DatasetSource(FileSource):
+    """A directory written by `datasets.save_to_disk`."""
+
+    type: Literal["dataset"] = "dataset"
+    split: str | None = None
+    """Needed when the directory holds several splits."""
+
+
+class ProceduralSource(RowSource):
+    """Prompts written by a function."""
+
+    type: Literal["procedural"] = "procedural"
+    name: str
+    """`positive_reviews`, `word_world`, `reasoning_gym:<dataset>`, or an import path `package.module:function`."""
+    split: Literal["train", "eval"] = "train"
+    """The two share no prompt in the built-in sources; functions get it as an argument."""
+    seed: int = 0
+    """Changes the order or the draw of the prompts, not the split."""
+    prompt_column: str = "prompt"
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further keyword arguments of the function."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        module, colon, function = name.partition(":")
+        if name in BUILT_IN or (colon and module and function):
+            return name
+        raise ConfigError(
+            f"procedural source {name!r} is unknown{did_you_mean(name, BUILT_IN)}; use one of {', '.join(BUILT_IN)}, "
+            "reasoning_gym:<dataset>, or an import path package.module:function"
+        )
+
+
+Source = Annotated[JsonlSource | ParquetSource | DatasetSource | ProceduralSource, Field(discriminator="type")]
+
+
+class DataSettings(Settings):
+    train: Source
+    """Prompts to train on."""
+    eval: Source | None = None
+    """Held-out prompts; no evaluation when not given."""
+    template: Literal["raw", "chat"] = "raw"
+    """`raw` tokenises the text as it is; `chat` puts it into the tokenizer's chat template as the user's message."""
+    system: str | None = None
+    """A system message in front of every chat; only with `template = "chat"`."""
+    max_prompt_tokens: PositiveInt | None = None
+    """Refuse longer prompts. The model's context minus one token is always a bound."""
+    shuffle: bool = True
+    """A new order every epoch, from the job's seed; otherwise the order of the source."""
+
+    @field_validator("system")
+    @classmethod
+    def _system_needs_chat(cls, system: str | None, info: Any) -> str | None:
+        if system is not None and info.data.get("template") == "raw":
+            raise ConfigError('system is set but template is "raw": set template = "chat" or remove system')
+        return system
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for a near miss, or nothing."""
+    close = difflib.get_close_matches(wrong, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,175 @@
+"""Sources of prompts, read: every kind ends as a list of `Row`s whose prompts are there and are not empty."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rlhf_cluster.data.settings import (
+    DatasetSource,
+    FileSource,
+    JsonlSource,
+    ParquetSource,
+    ProceduralSource,
+    Source,
+    did_you_mean,
+)
+from rlhf_cluster.errors import DataError
+
+Messages = tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of a source."""
+
+    number: int
+    """Its place in the source, from 0."""
+    prompt: str | Messages
+    """A text, or chat messages with `role` and `content`."""
+    item: Mapping[str, Any] = field(default_factory=dict)
+    """The other columns."""
+
+
+def read_rows(source: Source) -> list[Row]:
+    """All rows of a source, at most `num_rows`. Raises `DataError` naming the source and the row at fault."""
+    match source:
+        case JsonlSource():
+            name, columns = str(source.path), _jsonl(_existing(source))
+        case ParquetSource():
+            name, columns = str(source.path), _parquet(_existing(source))
+        case DatasetSource():
+            name, columns = str(source.path), _dataset(_existing(source), split=source.split)
+        case ProceduralSource():
+            name, columns = source.name, procedural(source)
+    limited = islice(columns, source.num_rows)
+    rows = [
+        _row(each, number=number, prompt_column=source.prompt_column, name=name) for number, each in enumerate(limited)
+    ]
+    if not rows:
+        raise DataError(f"{name} has no rows; a source needs at least one prompt")
+    return rows
+
+
+def procedural(source: ProceduralSource) -> Iterable[Mapping[str, Any]]:
+    """Call the function behind `source.name` with `split`, `num_rows`, `seed` and the further arguments."""
+    module, _, attribute = source.name.partition(":")
+    if module == "reasoning_gym":
+        return _reasoning_gym(attribute, source)
+    if not attribute:
+        module, attribute = f"rlhf_cluster.data.{source.name}", "rows"
+    function = _load(module, attribute)
+    made = function(split=source.split, num_rows=source.num_rows, seed=source.seed, **source.arguments)
+    return ({source.prompt_column: each} if isinstance(each, str) else each for each in made)
+
+
+def _load(module: str, attribute: str) -> Callable[..., Iterable[Any]]:
+    try:
+        loaded = importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(f"procedural source {module}:{attribute}: cannot import {module}: {error}") from error
+    function = getattr(loaded, attribute, None)
+    if not callable(function):
+        raise DataError(f"{module} has no function {attribute!r}{did_you_mean(attribute, dir(loaded))}")
+    return function
+
+
+def _reasoning_gym(dataset: str, source: ProceduralSource) -> Iterator[Mapping[str, Any]]:
+    """Rows with `dataset` and `entry`, which the reward `reasoning_gym` reads. The two splits use different seeds."""
+    try:
+        import reasoning_gym
+    except ImportError as error:
+        raise DataError(
+            f"reasoning_gym:{dataset} needs the package reasoning-gym: pip install 'rlhf-cluster[envs]'"
+        ) from error
+    seed = 2 * source.seed + (source.split == "eval")
+    try:
+        made = reasoning_gym.create_dataset(dataset, size=source.num_rows or 1000, seed=seed, **source.arguments)
+    except ValueError as error:
+        raise DataError(f"reasoning_gym:{dataset}: {error}") from error
+    for entry in made:
+        yield {source.prompt_column: entry["question"], "dataset": dataset, "entry": entry, "answer": entry["answer"]}
+
+
+def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path} line {number} is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path} line {number} is {type(row).__name__}; every line must be a JSON object")
+            yield row
+
+
+def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path} is no Parquet file: {error}") from error
+    for batch in batches:
+        yield from batch.to_pylist()
+
+
+def _dataset(path: Path, *, split: str | None) -> Iterable[Mapping[str, Any]]:
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{path} was not written by datasets.save_to_disk: {error}") from error
+    if not isinstance(loaded, datasets.DatasetDict):
+        if split is not None:
+            raise DataError(f"{path} holds one dataset without splits; remove split = {split!r}")
+        return loaded
+    splits = sorted(map(str, loaded))
+    if split not in splits:
+        wrong = "needs a split" if split is None else f"has no split {split!r}{did_you_mean(split, splits)}"
+        raise DataError(f"{path} {wrong}; it holds {', '.join(splits)}")
+    return loaded[split]
+
+
+def _existing(source: FileSource) -> Path:
+    if source.path.exists():
+        return source.path
+    raise DataError(f"{source.path} does not exist (from {Path.cwd()}); correct the source's `path`")
+
+
+def _row(columns: Mapping[str, Any], *, number: int, prompt_column: str, name: str) -> Row:
+    if prompt_column not in columns:
+        raise DataError(
+            f"{name} row {number} has no column {prompt_column!r}{did_you_mean(prompt_column, columns)}; it has "
+            f"{', '.join(columns)}: set prompt_column to one of them"
+        )
+    prompt = columns[prompt_column]
+    item = {key: value for key, value in columns.items() if key != prompt_column}
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise DataError(f"{name} row {number}: the prompt is empty")
+        return Row(number=number, prompt=prompt, item=item)
+    return Row(number=number, prompt=_messages(prompt, where=f"{name} row {number}"), item=item)
+
+
+def _messages(value: Any, *, where: str) -> Messages:
+    if not isinstance(value, list | tuple):
+        raise DataError(f"{where}: the prompt is {value!r}; it must be a text or a list of chat messages")
+    if not value:
+        raise DataError(f"{where}: the prompt is empty")
+    for message in value:
+        fields = message if isinstance(message, Mapping) else {}
+        if not isinstance(fields.get("role"), str) or not isinstance(fields.get("content"), str):
+            raise DataError(f"{where}: {message!r} is no chat message; it needs the texts `role` and `content`")
+    if not value[-1]["content"].strip():
+        raise DataError(f"{where}: the last message is empty")
+    return tuple(value)

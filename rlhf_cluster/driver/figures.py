@@ -1,0 +1,89 @@
+"""The figures of a step: sums over a batch, durations, and rates of the rollout workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.records import Batch, WorkerStatus
+
+if TYPE_CHECKING:
+    from rlhf_cluster.driver.rollouts import Tally
+    from rlhf_cluster.roles import RolloutWorker
+
+Result = TypeVar("Result")
+
+
+def batch_figures(batch: Batch, tally: Tally) -> dict[str, float]:
+    """By metric name: rewards and their parts, lengths, staleness, and what was dropped or invalid on the way."""
+    lengths = np.concatenate([group.lengths for group in batch.groups])
+    ages = [batch.step - group.oldest_version for group in batch.groups]
+    figures = {
+        "driver/staleness_max": float(max(ages)),
+        "driver/staleness_mean": float(np.mean(ages)),
+        "driver/groups_dropped": float(tally.num_dropped),
+        "driver/invalid_rate": tally.num_invalid / max(tally.num_completions, 1),
+        "rollout/completion_length_mean": float(lengths.mean()),
+        "rollout/truncated_rate": float(np.mean([r == "length" for g in batch.groups for r in g.finish_reasons])),
+    }
+    return figures | reward_figures(batch.groups, prefix="reward")
+
+
+def reward_figures(groups: tuple, *, prefix: str) -> dict[str, float]:
+    """`<prefix>/mean`, `<prefix>/std` over completions and `<prefix>/<name>` for each part; {} without rewards."""
+    scored = [group for group in groups if group.rewards is not None]
+    if not scored:
+        return {}
+    rewards = np.concatenate([group.rewards for group in scored])
+    parts = {
+        f"{prefix}/{name}": float(np.nanmean(np.concatenate([group.breakdown[name] for group in scored])))
+        for name in scored[0].breakdown
+    }
+    return {f"{prefix}/mean": float(np.nanmean(rewards)), f"{prefix}/std": float(np.nanstd(rewards)), **parts}
+
+
+class Stopwatch:
+    """Durations by metric name, within one step."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._durations: dict[str, float] = {}
+
+    async def time(self, name: str, work: Awaitable[Result]) -> Result:
+        started = self._clock.monotonic()
+        try:
+            return await work
+        finally:
+            self._durations[name] = self._clock.monotonic() - started
+
+    def figures(self) -> dict[str, float]:
+        return dict(self._durations)
+
+    def total(self) -> float:
+        return self._clock.monotonic() - self._started
+
+
+class WorkerRates:
+    """Tokens a second of all rollout workers together while they were busy, from differences of their counters."""
+
+    def __init__(self, workers: Mapping[str, RolloutWorker]) -> None:
+        self._workers = workers
+        self._before: dict[str, WorkerStatus] = {}
+
+    async def since_last(self) -> dict[str, float]:
+        names = list(self._workers)
+        answers = await asyncio.gather(*(self._workers[name].status() for name in names))
+        rates = [_rate(self._before.get(name), now) for name, now in zip(names, answers, strict=True)]
+        self._before = dict(zip(names, answers, strict=True))
+        return {"rollout/tokens_per_s": sum(rates)}
+
+
+def _rate(before: WorkerStatus | None, now: WorkerStatus) -> float:
+    tokens = now.tokens_total - (before.tokens_total if before else 0)
+    busy_s = now.busy_s - (before.busy_s if before else 0.0)
+    return tokens / busy_s if busy_s > 0 else 0.0

@@ -1,0 +1,109 @@
+"""The journal: one JSON object a line for everything that happened, in `journal.jsonl` of the job directory.
+
+Append-only and flushed after every line, so it is whole up to the moment a process is killed; a line torn by a kill is
+cut off when the job resumes. Token arrays stay out; rewards, lengths and the texts of evaluations are in. Figures
+that are not finite become null, because JSON has no word for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlhf_cluster.records import Invalid, RolloutGroup
+from rlhf_cluster.records.events import Evaluated, Event
+
+FILE_NAME = "journal.jsonl"
+NUM_SAMPLES = 8
+"""Completions of an evaluation that are kept as text; the held-out prompts come in the same order every time."""
+
+
+class Journal:
+    def __init__(self, job_dir: Path) -> None:
+        job_dir.mkdir(parents=True, exist_ok=True)
+        path = job_dir / FILE_NAME
+        _cut_torn_line(path)
+        # A prompt can hold a lone surrogate, which UTF-8 cannot; it must not end the journal.
+        self._file = path.open("a", encoding="utf-8", errors="replace")
+
+    def on_event(self, event: Event) -> None:
+        self._file.write(json.dumps(entry(event), ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def entry(event: Event) -> dict[str, Any]:
+    """The journal's form of an event: `event` is its type, the other keys are its fields."""
+    fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    if isinstance(event, Evaluated):
+        fields["samples"] = [_sample(group) for group in event.groups[:NUM_SAMPLES]]
+    return {"event": type(event).__name__, **fields}
+
+
+def read(job_dir: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a job's journal, oldest first; none when there is no journal. A torn last line is left out."""
+    path = job_dir / FILE_NAME
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                yield json.loads(line)
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case float() | np.floating():
+            return float(value) if math.isfinite(value) else None
+        case np.integer():
+            return int(value)
+        case Path():
+            return str(value)
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case RolloutGroup():
+            return _group(value)
+        case Invalid():
+            return dataclasses.asdict(value)
+        case tuple() | list():
+            return [_plain(item) for item in value]
+        case np.ndarray():
+            return _plain(value.tolist())
+    return value
+
+
+def _group(group: RolloutGroup) -> dict[str, Any]:
+    return {
+        "request_id": group.request_id,
+        "prompt_id": group.prompt.prompt_id,
+        "worker_id": group.worker_id,
+        "oldest_version": group.oldest_version,
+        "lengths": _plain(group.lengths),
+        "rewards": _plain(group.rewards),
+    }
+
+
+def _sample(group: RolloutGroup) -> dict[str, Any]:
+    return {
+        "prompt_id": group.prompt.prompt_id,
+        "prompt": group.prompt.text,
+        "completion": group.texts[0] if group.texts else "",
+        "reward": None if group.rewards is None or not len(group.rewards) else _plain(group.rewards[0]),
+    }
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    whole = path.read_bytes().rpartition(b"\n")
+    if whole[2]:
+        with path.open("r+b") as journal:
+            journal.truncate(len(whole[0]) + len(whole[1]))

@@ -1,0 +1,120 @@
+"""Every error this package raises on purpose, in one tree.
+
+    RlhfError
+    |- ConfigError (ValueError)      the job file is wrong; the message says what to change
+    |  '- CannotFit                  the job is well formed but this machine or cluster can never hold it
+    |- DataError (ValueError)        a prompt source or a row of it is wrong
+    |  '- PromptTooLong              a prompt leaves no room for one new token
+    |- ModelError (ValueError)       a path or name is no usable model
+    |- WeightError                   a weight version was refused; the worker serves nothing until a good one is adopted
+    |  |- FingerprintMismatch        bytes that arrived, or that the engine holds, are not the bytes that were published
+    |  |- ManifestMismatch           names, shapes or dtypes are not those of the worker's model
+    |  |- ProbeMismatch              the engine's logprobs on the probe tokens differ from the learner's
+    |  |- StaleVersion               older than what the worker already serves
+    |  '- WeightsUnavailable         the transport no longer has this version
+    |- RewardError
+    |  '- TooManyInvalid             the share of failed rewards passed `max_invalid_rate`
+    |- LearnerError                  a step was refused (loss or gradient not finite)
+    |- RoleError                     something happened to a role; names role, worker and activity
+    |  |- RoleTimeout                it did not answer within its bound
+    |  |- RoleDied                   its process is gone
+    |  '- NotServing                 it was asked to generate before it holds verified weights
+    '- Interrupted                   the user asked the job to stop
+
+All of them survive pickling: an actor raises, the driver catches the same type with the same fields.
+"""
+
+from __future__ import annotations
+
+
+class RlhfError(Exception):
+    """Base of all errors raised on purpose; `str(error)` is one message fit for a person."""
+
+
+class ConfigError(RlhfError, ValueError):
+    pass
+
+
+class CannotFit(ConfigError):
+    pass
+
+
+class DataError(RlhfError, ValueError):
+    pass
+
+
+class PromptTooLong(DataError):
+    pass
+
+
+class ModelError(RlhfError, ValueError):
+    pass
+
+
+class WeightError(RlhfError):
+    pass
+
+
+class FingerprintMismatch(WeightError):
+    pass
+
+
+class ManifestMismatch(WeightError):
+    pass
+
+
+class ProbeMismatch(WeightError):
+    pass
+
+
+class StaleVersion(WeightError):
+    pass
+
+
+class WeightsUnavailable(WeightError):
+    pass
+
+
+class RewardError(RlhfError):
+    pass
+
+
+class TooManyInvalid(RewardError):
+    pass
+
+
+class LearnerError(RlhfError):
+    pass
+
+
+class RoleError(RlhfError):
+    """`role` is what it is for, `worker_id` which one, `activity` what it was doing."""
+
+    def __init__(self, message: str, *, role: str = "", worker_id: str = "", activity: str = "") -> None:
+        super().__init__(message)
+        self.role = role
+        self.worker_id = worker_id
+        self.activity = activity
+
+    def __reduce__(self):
+        return _rebuild_role_error, (type(self), str(self), self.role, self.worker_id, self.activity)
+
+
+def _rebuild_role_error(kind: type[RoleError], message: str, role: str, worker_id: str, activity: str) -> RoleError:
+    return kind(message, role=role, worker_id=worker_id, activity=activity)
+
+
+class RoleTimeout(RoleError):
+    pass
+
+
+class RoleDied(RoleError):
+    pass
+
+
+class NotServing(RoleError):
+    pass
+
+
+class Interrupted(RlhfError):
+    pass

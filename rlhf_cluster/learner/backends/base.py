@@ -1,0 +1,39 @@
+"""What a learner backend decides: how the network is replicated or sharded. Everything else is the rank's.
+
+A backend wraps a network whose weights are already identical on all ranks, averages gradients over ranks, and can
+iterate full weights in one order on every rank. FSDP2 and DeepSpeed fit behind the same five methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from rlhf_cluster.data.packing import Microbatch
+
+
+class Backend(Protocol):
+    def forward(self, microbatch: Microbatch) -> torch.Tensor:
+        """Log-probabilities float32 [N] of the microbatch's tokens, with a graph."""
+        ...
+
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward of one microbatch; gradients are exchanged only in the last one of a step."""
+        ...
+
+    def step(self, *, lr: float, max_grad_norm: float) -> float:
+        """Clip, apply the optimizer and clear gradients. Returns the norm before clipping; when that is not finite,
+        nothing is applied."""
+        ...
+
+    def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Full tensors under Hugging Face names, tied ones once; a collective: all ranks iterate together."""
+        ...
+
+    def optimizer_state(self) -> dict[str, Any]: ...
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None: ...

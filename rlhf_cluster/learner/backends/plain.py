@@ -1,0 +1,44 @@
+"""The plain backend: one rank that owns the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from rlhf_cluster.data.packing import Microbatch
+    from rlhf_cluster.models.policy import PolicyNetwork
+
+
+class PlainBackend:
+    def __init__(self, network: PolicyNetwork, optimizer: torch.optim.Optimizer) -> None:
+        self.network = network
+        self.optimizer = optimizer
+
+    def forward(self, microbatch: Microbatch) -> torch.Tensor:
+        return self.network(microbatch)
+
+    def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def step(self, *, lr: float, max_grad_norm: float) -> float:
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+        if torch.isfinite(torch.tensor(norm)):
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from self.network.language_model.named_parameters()
+
+    def optimizer_state(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state)

@@ -1,0 +1,55 @@
+"""The columns of a whole batch, flat over all its completion tokens, cut to a microbatch's tokens on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rlhf_cluster.algorithms import Algorithm, TokenColumns
+from rlhf_cluster.data.packing import Microbatch
+from rlhf_cluster.records import Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchColumns:
+    """float32 [N] each, groups one after another in batch order: the order `Microbatch.origin_N` points into."""
+
+    weights_N: torch.Tensor
+    behaviour_logprobs_N: torch.Tensor
+    reference_logprobs_N: torch.Tensor | None
+    advantages_N: torch.Tensor
+
+    @classmethod
+    def of(cls, algorithm: Algorithm, batch: Batch, *, device: torch.device) -> BatchColumns:
+        references = [group.reference_logprobs for group in batch.groups]
+        return cls(
+            weights_N=_column(algorithm.token_weights(batch.groups), device),
+            behaviour_logprobs_N=_column([group.logprobs for group in batch.groups], device),
+            reference_logprobs_N=None if None in references else _column(references, device),
+            advantages_N=_column([group.advantages for group in batch.groups], device),
+        )
+
+    def weights_of(self, microbatch: Microbatch) -> torch.Tensor:
+        return self.weights_N[self._tensor(microbatch.origin_N)]
+
+    def tensors_of(self, microbatch: Microbatch, logprobs_N: torch.Tensor) -> TokenColumns:
+        origin_N = self._tensor(microbatch.origin_N)
+        reference = self.reference_logprobs_N
+        return TokenColumns(
+            logprobs_N=logprobs_N,
+            behaviour_logprobs_N=self.behaviour_logprobs_N[origin_N],
+            old_logprobs_N=None,
+            reference_logprobs_N=None if reference is None else reference[origin_N],
+            advantages_N=self.advantages_N[origin_N],
+            sequence_N=self._tensor(microbatch.sequence_N),
+            num_sequences=microbatch.num_sequences,
+        )
+
+    def _tensor(self, indices: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(indices).to(self.weights_N.device)
+
+
+def _column(parts: list[np.ndarray], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.float32)).to(device)

@@ -1,0 +1,58 @@
+"""AdamW, its parameter groups, and the learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from rlhf_cluster.learner.settings import OptimizerSettings
+
+
+def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters; vectors (norms, biases) are not decayed."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.lr,
+        betas=settings.betas,
+        eps=settings.eps,
+        fused=True,
+    )
+
+
+def learning_rate(settings: OptimizerSettings, *, step: int, num_steps: int) -> float:
+    """Rate of optimizer step `step` (from 0) of `num_steps`: linear warm-up, then the schedule."""
+    if step < settings.warmup_steps:
+        return settings.lr * (step + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return settings.lr
+    done = (step - settings.warmup_steps) / max(num_steps - settings.warmup_steps, 1)
+    return settings.lr * ((1 - done) if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def freeze_lower_layers(language_model: nn.Module, *, train_last_layers: int | None, frozen_dtype: torch.dtype) -> None:
+    """Leave only the last N decoder layers and the final norm trainable; keep the rest in `frozen_dtype`.
+
+    Frozen weights need no fp32 master copy, and below the first trained layer autograd records nothing.
+    """
+    if train_last_layers is None:
+        return
+    trunk = language_model.base_model
+    if train_last_layers > len(trunk.layers):
+        raise ValueError(
+            f"learner.train_last_layers = {train_last_layers}, but this model has {len(trunk.layers)} layers: "
+            "lower it, or leave it out to train everything"
+        )
+    trained = {id(p) for module in (*trunk.layers[-train_last_layers:], trunk.norm) for p in module.parameters()}
+    for parameter in language_model.parameters():
+        if id(parameter) not in trained:
+            parameter.requires_grad_(False)
+            parameter.data = parameter.data.to(frozen_dtype)

@@ -1,0 +1,61 @@
+"""Settings of the learner group: where it runs, at which precision, what it trains, and with which optimizer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rlhf_cluster.settings import Settings
+
+
+class OptimizerSettings(Settings):
+    """AdamW (arXiv:1711.05101), fused, with a learning-rate schedule counted in optimizer steps."""
+
+    lr: float = Field(1e-6, gt=0)
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Decay of the first and second moment."""
+    eps: float = Field(1e-8, gt=0)
+    """Added to the denominator."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled decay, applied to matrices and not to norms or biases."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """After the warm-up: stay, or fall to zero at the last step."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the rate rises from zero."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this global L2 norm."""
+
+
+class LearnerSettings(Settings):
+    """The group of ranks that holds the trained policy."""
+
+    backend: Literal["plain", "ddp"] = "plain"
+    """`plain` is one rank; `ddp` replicates the model on every rank (torch DistributedDataParallel)."""
+    num_ranks: int = Field(1, ge=1)
+    """Ranks in the group; more than one needs `backend = "ddp"`."""
+    cpus: float = Field(1, ge=0)
+    """CPUs that each rank reserves."""
+    gpus: float = Field(0, ge=0)
+    """GPUs that each rank reserves."""
+    threads: int = Field(1, ge=1)
+    """OpenMP threads of each rank."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """`bf16`: bfloat16 autocast over fp32 weights. `fp32`: everything in fp32."""
+    train_last_layers: int | None = Field(None, ge=1)
+    """Train only the last N decoder layers and the final norm; None trains everything."""
+    packing: Literal["prefix", "padded"] = "prefix"
+    """`prefix` computes the shared prompt of a group once; `padded` gives every completion a row of its own."""
+    microbatch_tokens: int = Field(2048, ge=16)
+    """Most tokens, padding included, in one forward and backward pass."""
+    max_row_tokens: int = Field(1024, ge=16)
+    """A group longer than this is divided into rows that each repeat the prompt: attention costs the row squared."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about 30 % more time for much less memory."""
+    logit_chunk_rows: int = Field(1024, ge=1)
+    """Rows of logits that exist at one time."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """See OptimizerSettings."""
+    collective_timeout_s: float = Field(600.0, gt=0)
+    """How long a rank waits for the others inside a collective."""

@@ -1,0 +1,27 @@
+"""What every rank of a learner group needs to know; made by the runtime from the job, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rlhf_cluster.learner.settings import LearnerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerSpec:
+    """The same for all ranks."""
+
+    settings: LearnerSettings
+    model_path: Path
+    temperature: float
+    """Of the sampling: the learner divides its logits by it, so ratios compare like with like."""
+    num_steps: int
+    """Length of the learning-rate schedule."""
+    seed: int
+    serving_dtype: str
+    probe_token_ids: np.ndarray
+    """int32 [T]."""
+    probe_tolerance: float

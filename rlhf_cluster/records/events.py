@@ -1,0 +1,89 @@
+"""What a running job says has happened. The driver emits these; observers turn them into journals, panels and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_cluster.records.rollout import Invalid, RolloutGroup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    time_s: float
+    """Unix time."""
+    step: int
+    """Optimizer steps finished when it happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted(Event):
+    job_name: str
+    job_dir: Path
+    num_steps: int
+    first_step: int
+    """0, or where a resumed job goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase(Event):
+    """A named stretch of the start-up or the end, such as `starting rollout workers`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone(Event):
+    version: int
+    metrics: Mapping[str, float]
+    """By metric name, `role/what_unit`."""
+    groups: tuple[RolloutGroup, ...]
+    """What the step was trained on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated(Event):
+    metrics: Mapping[str, float]
+    """`eval/reward_mean`, `eval/reward/<name>`, `eval/completion_length_mean`, ..."""
+    groups: tuple[RolloutGroup, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupDropped(Event):
+    """A group that will not be trained on; another prompt takes its place."""
+
+    request_id: int
+    prompt_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardFailed(Event):
+    request_id: int
+    prompt_id: str
+    invalid: Invalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSaved(Event):
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something a person should know, in one sentence."""
+
+    level: str
+    """`info`, `warning` or `error`."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded(Event):
+    outcome: str
+    """`succeeded`, `failed` or `interrupted`."""
+    message: str
+    job_dir: Path
+    checkpoint: Path | None
+    """The newest one, or None when none was written."""

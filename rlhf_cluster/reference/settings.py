@@ -1,0 +1,28 @@
+"""Settings of the reference scorers; they are started only when the algorithm needs the reference."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from rlhf_cluster.settings import Settings
+
+
+class ReferenceSettings(Settings):
+    """The frozen policy that a KL term compares with."""
+
+    model: str | None = None
+    """Name or path; None is the model that the job starts from."""
+    num_workers: int = Field(1, ge=1)
+    """Scorers, each with a copy of the model."""
+    cpus: float = Field(1, ge=0)
+    """CPUs that each scorer reserves."""
+    gpus: float = Field(0, ge=0)
+    """GPUs that each scorer reserves."""
+    threads: int = Field(1, ge=1)
+    """OpenMP threads of each scorer."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Dtype of the weights and of the arithmetic."""
+    microbatch_tokens: int = Field(4096, ge=16)
+    """Most tokens, padding included, in one forward pass."""

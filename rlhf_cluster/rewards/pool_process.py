@@ -1,0 +1,106 @@
+"""Runs in the processes of `pool.py`: holds the loaded functions and calls them. Imports no more than it must.
+
+Everything that goes back is a plain value of ours, so that no reward can break the way back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import resource
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.rewards import table
+from rlhf_cluster.rewards.sample import Failure, Outcome, RewardSample, failure_of, outcome_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionSpec:
+    """What a process needs to load one reward."""
+
+    label: str
+    function: str
+    args: Mapping[str, Any]
+
+
+_functions: dict[str, Callable[[RewardSample], Any]] = {}
+_load_errors: dict[str, str] = {}
+
+
+def initialise(specs: tuple[FunctionSpec, ...], max_memory_bytes: int | None) -> None:
+    """Load every function, before and outside of any time limit. What fails to load is kept as a message.
+
+    A raise in here would leave the pool without processes and without a reason.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if max_memory_bytes is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        bound = max_memory_bytes if hard == resource.RLIM_INFINITY else min(max_memory_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
+    for spec in specs:
+        try:
+            _functions[spec.label] = table.load(spec.function, spec.args)
+        except ConfigError as error:
+            _load_errors[spec.label] = str(error)
+        except Exception as error:  # foreign code at import time may raise anything; the job refuses to start with it
+            _load_errors[spec.label] = f"reward function {spec.function!r}: {failure_of(error).message}"
+
+
+def _end_with_parent() -> None:
+    """A reward that hangs would otherwise outlive a server that was killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a child process"
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def load_errors() -> dict[str, str]:
+    """By reward, why it could not be loaded."""
+    return _load_errors
+
+
+def score_samples(label: str, pickled_samples: bytes) -> list[Outcome] | Failure:
+    """Call one reward on each sample; coroutines of async functions run together.
+
+    A single `Failure` stands for all of the samples: the function is not there, or they did not survive the journey.
+    """
+    if label not in _functions:
+        return Failure(kind="unavailable", message=_load_errors[label])
+    try:
+        samples = pickle.loads(pickled_samples)
+    except Exception as error:  # classes that the row's values need and this process lacks
+        return failure_of(error)
+    results = [_call(_functions[label], sample) for sample in samples]
+    if any(inspect.isawaitable(result) for result in results):
+        return asyncio.run(_await_all(results))
+    return [_outcome(result) for result in results]
+
+
+def _call(function: Callable[[RewardSample], Any], sample: RewardSample) -> Any:
+    try:
+        return function(sample)
+    except BaseException as error:  # also SystemExit and the like: none of it may reach the server
+        return failure_of(error)
+
+
+async def _await_all(results: list[Any]) -> list[Outcome]:
+    return list(await asyncio.gather(*map(_await, results)))
+
+
+async def _await(result: Any) -> Outcome:
+    try:
+        return _outcome(await result if inspect.isawaitable(result) else result)
+    except BaseException as error:
+        return failure_of(error)
+
+
+def _outcome(result: Any) -> Outcome:
+    return result if isinstance(result, Failure) else outcome_of(result)

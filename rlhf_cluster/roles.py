@@ -1,0 +1,86 @@
+"""The waist: everything the driver can ask of a role. Five protocols, all on records, none on tensors.
+
+Roles are plain classes. Locally the handle *is* the object; on Ray a handle made in `runtime/` has the same methods.
+All methods but `WeightTransport`'s are async; blocking work runs in one thread of the role, so `status` answers while
+a role is busy. Every role also has `status()` and `close()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rlhf_cluster.records import (
+    Adopted,
+    Batch,
+    RolloutGroup,
+    RolloutRequest,
+    StepReport,
+    WeightHandle,
+    WeightManifest,
+    WorkerStatus,
+)
+
+
+class Role(Protocol):
+    async def status(self) -> WorkerStatus: ...
+
+    async def close(self) -> None:
+        """Free devices, processes and sockets. Closing twice is fine."""
+        ...
+
+
+class RolloutWorker(Role, Protocol):
+    def run(self, requests: Sequence[RolloutRequest]) -> AsyncIterator[tuple[RolloutGroup, ...]]:
+        """Generate; groups come back as they finish, several to a message. Raises `NotServing` before a first adopt."""
+        ...
+
+    async def adopt(self, handle: WeightHandle) -> Adopted:
+        """Load a version and prove it. On any failure the worker serves nothing until an adopt succeeds.
+
+        Raises a `WeightError`.
+        """
+        ...
+
+
+class RewardServer(Role, Protocol):
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        """The same groups with `rewards`, `breakdown` and `invalid` filled. Reads `texts`; never raises for a bad reward."""
+        ...
+
+
+class ReferenceScorer(Role, Protocol):
+    async def logprobs(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        """The same groups with `reference_logprobs` filled."""
+        ...
+
+
+class Learner(Role, Protocol):
+    async def update(self, algorithm: Any, batch: Batch) -> StepReport:
+        """One optimizer step (or the algorithm's several epochs over the batch). `algorithm` is a value of `algorithms/`."""
+        ...
+
+    async def publish(self) -> WeightHandle:
+        """Put the current version where workers can fetch it. The previous one stays until the next publish."""
+        ...
+
+    async def save(self, path: Path) -> None:
+        """Write the policy in Hugging Face format into the new directory `path`, which `transformers` and vLLM load."""
+        ...
+
+
+class WeightTransport(Protocol):
+    """Moves one flat buffer from the learner's rank 0 to any number of workers."""
+
+    def publish(self, manifest: WeightManifest, buffer: np.ndarray) -> Any:
+        """Store uint8 [num_bytes]; returns the handle's `location`. Keeps this version and the one before."""
+        ...
+
+    def fetch(self, handle: WeightHandle) -> np.ndarray:
+        """uint8 [num_bytes], read-only, without a copy where the medium allows. Raises `WeightsUnavailable`."""
+        ...
+
+    def close(self) -> None: ...

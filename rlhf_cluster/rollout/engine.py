@@ -1,0 +1,59 @@
+"""What a rollout engine must do; the worker drives it from one thread, so engines need no locks.
+
+Token ids in; token ids, sampled-token log-probabilities, finish reasons and weight versions out, a group at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from rlhf_cluster.records import RolloutGroup, RolloutRequest
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Engine(Protocol):
+    max_context: int
+    """Prompt plus completion tokens that a sequence may have."""
+
+    def submit(self, request: RolloutRequest) -> None:
+        """Queue a request. Raises `PromptTooLong` when the prompt leaves no room for one new token."""
+        ...
+
+    def step(self) -> list[RolloutGroup]:
+        """Advance all running requests a little; return the groups that finished, all their completions together.
+
+        `worker_id` of the groups is left empty; the worker fills it in.
+        """
+        ...
+
+    def num_in_flight(self) -> int:
+        """Requests submitted and not yet returned."""
+        ...
+
+    def tokens_generated(self) -> int:
+        """Since start, those of unfinished completions included where the engine knows them: the sign of progress."""
+        ...
+
+    def abort_all(self) -> None:
+        """Forget every request in flight."""
+        ...
+
+    def load_weights(self, version: int, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Replace all weights, drop every cached key and value, and stamp tokens sampled from now on with `version`."""
+        ...
+
+    def held_digests(self) -> Mapping[str, str]:
+        """xxh3-64 digests of those tensors whose bytes can be read back, under their Hugging Face names."""
+        ...
+
+    def probe(self, token_ids: np.ndarray) -> np.ndarray:
+        """Teacher-forced log-probabilities, temperature 1: int32 [T] -> float32 [T-1]. Only while nothing is in flight
+        or between steps; must not disturb running requests."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,263 @@
+"""The vLLM rollout engine, in process: settings, generation in columns, verified weight hand-over, logit probe.
+
+The same code drives vLLM's CPU and CUDA builds through public calls only. It opens on random weights: nothing can be
+served before a version was adopted, and a tensor that a reload passed over is then far off instead of nearly right.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.records import RolloutGroup, RolloutRequest
+from rlhf_cluster.rollout.engines.checkpoint import (
+    Precision,
+    end_of_sequence_ids,
+    parameter_shapes,
+    resolve_context,
+    resolve_dtype,
+)
+from rlhf_cluster.rollout.engines.request import Completion, assemble, room_for_new_tokens, stream_seed
+from rlhf_cluster.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from vllm import LLMEngine, RequestOutput
+
+PROBE_PRIORITY, ROLLOUT_PRIORITY = 0, 1
+"""vLLM runs the lower number first, so a probe never waits for room behind long completions."""
+GIB = 2**30
+
+
+class VllmEngine(Settings):
+    """Generates with vLLM."""
+
+    type: Literal["vllm"] = "vllm"
+    """Says which engine this is."""
+    dtype: Precision = "auto"
+    """Precision of weights and activations; `auto` is the checkpoint's."""
+    max_context: int | None = Field(None, ge=2)
+    """Most tokens of prompt and completion together; None for what the model allows."""
+    max_num_seqs: int = Field(256, ge=1)
+    """Completions generated at a time; more wait for room."""
+    kv_cache_gib: float | None = Field(None, gt=0)
+    """Memory for keys and values. None: 1 GiB on a CPU; on a GPU what `gpu_memory_utilization` leaves."""
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    """Share of a GPU that this worker may use; lower it where the learner lives on the same GPU."""
+    enforce_eager: bool | None = None
+    """Run without compiled graphs. None: yes on a CPU, no on a GPU."""
+    prefix_caching: bool = True
+    """Compute the shared prompt of a group once."""
+
+    def environment(self, threads: int) -> dict[str, str]:
+        """Must be set before the process imports torch; `open` sets what can be set later as well."""
+        return {
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "VLLM_NO_USAGE_STATS": "1",
+            # Below this level vLLM warns, at every weight update, of a head and a rotary table that were not loaded.
+            "VLLM_LOGGING_LEVEL": "ERROR",
+        }
+
+    def open(self, model_path: Path, *, threads: int = 1) -> RunningVllm:
+        """Start vLLM. Call from the thread that will drive the engine: thread counts are per calling thread."""
+        eos_ids = end_of_sequence_ids(model_path)
+        dtype = resolve_dtype(self.dtype, model_path)
+        max_context = resolve_context(self.max_context, model_path)
+        os.environ.update(self.environment(threads))
+        try:
+            import torch
+            from vllm import EngineArgs, LLMEngine
+        except ImportError as error:
+            raise ConfigError(
+                f'vLLM cannot be imported ({error}): install it, or set rollout.engine.type = "transformers"'
+            ) from error
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        arguments = EngineArgs(
+            model=str(model_path), dtype=dtype, max_model_len=max_context, **self._engine_arguments()
+        )
+        return RunningVllm(
+            LLMEngine.from_engine_args(arguments),
+            dtype=dtype,
+            max_context=max_context,
+            eos_ids=eos_ids,
+            shapes=parameter_shapes(model_path),
+        )
+
+    def _engine_arguments(self) -> dict[str, Any]:
+        from vllm.platforms import current_platform
+
+        on_cpu = current_platform.is_cpu()
+        kv_cache_gib = 1.0 if self.kv_cache_gib is None and on_cpu else self.kv_cache_gib
+        return {
+            "load_format": "dummy",
+            "skip_tokenizer_init": True,
+            # Without this, vLLM would take sampling defaults out of the model's generation_config.json.
+            "generation_config": "vllm",
+            "logprobs_mode": "processed_logprobs",
+            "scheduling_policy": "priority",
+            "enforce_eager": on_cpu if self.enforce_eager is None else self.enforce_eager,
+            "enable_prefix_caching": self.prefix_caching,
+            "max_num_seqs": self.max_num_seqs,
+            "kv_cache_memory_bytes": None if kv_cache_gib is None else int(kv_cache_gib * GIB),
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "disable_log_stats": True,
+        }
+
+
+class RunningVllm:
+    """The open engine; see `Engine`.
+
+    Log-probabilities are vLLM's `processed_logprobs`: those of the distribution that a token was drawn from, after
+    temperature, top-k and top-p.
+    """
+
+    def __init__(
+        self,
+        llm: LLMEngine,
+        *,
+        dtype: str,
+        max_context: int,
+        eos_ids: tuple[int, ...],
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> None:
+        self.max_context = max_context
+        self.dtype = dtype
+        self._llm = llm
+        self._eos_ids = list(eos_ids)
+        self._shapes = shapes
+        self._requests: dict[str, RolloutRequest] = {}
+        self._outputs: list[RequestOutput] = []
+        self._num_returned_tokens = 0
+        self._num_probes = 0
+
+    def expected_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self._shapes
+
+    def submit(self, request: RolloutRequest) -> None:
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = request.sampling
+        parameters = SamplingParams(
+            n=request.num_completions,
+            max_tokens=room_for_new_tokens(request, max_context=self.max_context),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            seed=stream_seed(request.seed),
+            ignore_eos=sampling.ignore_eos,
+            stop_token_ids=None if sampling.ignore_eos else self._eos_ids,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        name = str(request.request_id)
+        prompt = tokens_input(request.prompt.token_ids.tolist())
+        self._llm.add_request(name, prompt, parameters, priority=ROLLOUT_PRIORITY)
+        self._requests[name] = request
+
+    def step(self) -> list[RolloutGroup]:
+        outputs, self._outputs = self._outputs, []
+        if self._llm.has_unfinished_requests():
+            outputs += self._llm.step()
+        return [self._finish(output) for output in outputs if output.finished]
+
+    def _finish(self, output: RequestOutput) -> RolloutGroup:
+        group = assemble(
+            self._requests.pop(output.request_id),
+            [
+                Completion(
+                    token_ids=completion.token_ids,
+                    logprobs=completion.logprobs.logprobs,
+                    versions=_versions_of_tokens(completion),
+                    finish_reason=completion.finish_reason,
+                )
+                for completion in output.outputs
+            ],
+        )
+        self._num_returned_tokens += group.num_tokens
+        return group
+
+    def num_in_flight(self) -> int:
+        return len(self._requests)
+
+    def tokens_generated(self) -> int:
+        states = list(self._llm.output_processor.request_states.values())
+        return self._num_returned_tokens + sum(state.detokenizer.num_output_tokens() for state in states)
+
+    def abort(self, request_ids: Collection[int]) -> None:
+        names = [str(request_id) for request_id in request_ids if str(request_id) in self._requests]
+        self._llm.abort_request(names)
+        for name in names:
+            del self._requests[name]
+        self._outputs = [output for output in self._outputs if output.request_id in self._requests]
+
+    def abort_all(self) -> None:
+        self.abort([request.request_id for request in self._requests.values()])
+
+    def load_weights(self, version: int, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """As `Engine.load_weights`; also raises `FingerprintMismatch` when a packed matrix did not take the weights."""
+        from rlhf_cluster.rollout.engines import vllm_weights
+
+        published = vllm_weights.PublishedColumns(seed=version)
+        self._llm.collective_rpc(
+            "reload_weights", kwargs={"weights_iterator": published.watch(tensors), "is_checkpoint_format": True}
+        )
+        self._llm.apply_model(vllm_weights.repack_output_heads)
+        self._llm.apply_model(lambda model: vllm_weights.check_packed(model, published))
+        self._llm.set_weight_version(str(version))
+        # Running requests lose their keys and values too: they are computed anew, by the new weights.
+        self._llm.reset_prefix_cache(reset_running_requests=True)
+
+    def held_digests(self) -> Mapping[str, str]:
+        from rlhf_cluster.rollout.engines import vllm_weights
+
+        return self._llm.apply_model(lambda model: vllm_weights.held_digests(model, self._shapes))[0]
+
+    def probe(self, token_ids: np.ndarray) -> np.ndarray:
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+
+        name = f"probe-{self._num_probes}"
+        self._num_probes += 1
+        parameters = SamplingParams(
+            max_tokens=1, temperature=0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
+        )
+        self._llm.add_request(name, tokens_input(token_ids.tolist()), parameters, priority=PROBE_PRIORITY)
+        while True:
+            # Other requests may finish in the same steps; the next `step` returns them.
+            for output in self._llm.step():
+                if output.request_id != name:
+                    self._outputs.append(output)
+                elif output.finished:
+                    return np.array(output.prompt_logprobs.logprobs, dtype=np.float32)
+
+    def close(self) -> None:
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        if self._llm is not None:
+            self.abort_all()
+            self._llm.engine_core.shutdown()
+            self._llm = None
+            cleanup_dist_env_and_memory()
+
+
+def _versions_of_tokens(completion: Any) -> np.ndarray:
+    """int32 [L] from vLLM's spans."""
+    spans = completion.weight_versions
+    return np.repeat(
+        np.array([int(span.version) for span in spans], dtype=np.int32), [span.end - span.start for span in spans]
+    )

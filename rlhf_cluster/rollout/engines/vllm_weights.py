@@ -1,0 +1,125 @@
+"""Weights inside vLLM: hand them over through its public reload, and read back what the engine really holds.
+
+vLLM fuses linears (q, k and v become one matrix) and on a CPU repacks them for oneDNN, which leaves the parameters
+empty. What is still row-major is read back byte by byte. Packed matrices can only be multiplied with, but a one-hot
+row times a matrix is a column of it, exactly: sampled columns of every packed matrix are compared bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+
+from rlhf_cluster.errors import FingerprintMismatch, ManifestMismatch
+from rlhf_cluster.weights.flat import tensor_digest
+
+NUM_COLUMNS = 16
+"""Of each packed matrix. A row of 8 to 32 costs about as much as one decoding step over the model."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PublishedColumns:
+    """Remembers a few columns of every matrix that passes by, and the shape of everything."""
+
+    seed: int
+    """Chooses the columns, so that every version looks at others."""
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    columns: dict[str, torch.Tensor] = field(default_factory=dict)
+    """[rows, NUM_COLUMNS] by Hugging Face name."""
+
+    def watch(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in tensors:
+            self.shapes[name] = tuple(tensor.shape)
+            if tensor.ndim == 2:
+                self.columns[name] = tensor[:, self.chosen(tensor.shape[1])]
+            yield name, tensor
+
+    def chosen(self, width: int) -> torch.Tensor:
+        """int64 [NUM_COLUMNS], the columns of every matrix this wide."""
+        return torch.from_numpy(np.random.default_rng([self.seed, width]).integers(width, size=NUM_COLUMNS))
+
+
+def repack_output_heads(model: torch.nn.Module) -> None:
+    """Bring packed output heads up to date with the embedding they are tied to.
+
+    vLLM's layerwise reload replaces the embedding and passes over a tied head; on a CPU that head is a packed copy and
+    would go on sampling from the old weights, without any error.
+    """
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead) and hasattr(module, "cpu_linear"):
+            module.quant_method.process_weights_after_loading(module)
+
+
+def held_digests(model: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Digests of all tensors that lie row-major in the engine, under their Hugging Face names."""
+    digests = {}
+    for name, parameter in model.named_parameters():
+        if parameter.numel():
+            digests |= {part: tensor_digest(rows.cpu()) for part, rows in _divide(model, name, parameter, shapes)}
+    return digests
+
+
+def check_packed(model: torch.nn.Module, published: PublishedColumns) -> int:
+    """Compare the sampled columns of every packed matrix; returns how many tensors that covered.
+
+    Raises `FingerprintMismatch`.
+    """
+    num_checked = 0
+    for name, module in model.named_modules():
+        if not hasattr(module, "cpu_linear"):
+            continue
+        columns = _columns_of(module, published)
+        for part, held in _divide(model, _weight_name(model, name, module), columns, published.shapes):
+            if not torch.equal(held, published.columns[part].to(held.dtype)):
+                raise FingerprintMismatch(
+                    f"weights version {published.seed}: vLLM's packed {name} does not hold what was published as {part}"
+                )
+            num_checked += 1
+    return num_checked
+
+
+def _columns_of(module: torch.nn.Module, published: PublishedColumns) -> torch.Tensor:
+    """[rows, NUM_COLUMNS] of a packed matrix."""
+    width = getattr(module, "input_size_per_partition", None) or module.embedding_dim
+    dtype = getattr(module, "params_dtype", None) or module.weight.dtype
+    one_hot = torch.zeros(NUM_COLUMNS, width, dtype=dtype)
+    one_hot[torch.arange(NUM_COLUMNS), published.chosen(width)] = 1
+    return module.cpu_linear(one_hot, module.weight, None).T
+
+
+def _weight_name(model: torch.nn.Module, name: str, module: torch.nn.Module) -> str:
+    """vLLM's name of a module's weight; that of the embedding when the module is a head tied to it."""
+    if isinstance(module, ParallelLMHead):
+        for other_name, other in model.named_modules():
+            if type(other) is VocabParallelEmbedding and other.weight is module.weight:
+                return f"{other_name}.weight"
+    return f"{name}.weight"
+
+
+def _divide(
+    model: torch.nn.Module, name: str, held: torch.Tensor, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """(Hugging Face name, its rows of `held`) for each tensor that vLLM keeps under `name`."""
+    first = 0
+    for part in _published_names(model, name, shapes):
+        num_rows = shapes[part][0]
+        # vLLM pads a vocabulary to a multiple of 64 rows; the padding belongs to nobody.
+        yield part, held[first : first + num_rows]
+        first += num_rows
+
+
+def _published_names(model: torch.nn.Module, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Sequence[str]:
+    if name in shapes:
+        return [name]
+    for fused, parts in getattr(model, "packed_modules_mapping", {}).items():
+        names = [name.replace(f".{fused}.", f".{part}.") for part in parts]
+        if names[0] != name and all(part in shapes for part in names):
+            return names
+    raise ManifestMismatch(
+        f"vLLM holds {name}, and no published tensor goes by that name or by a part of it: this architecture's names "
+        "cannot be verified. Use the transformers engine for it"
+    )

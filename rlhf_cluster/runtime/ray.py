@@ -1,0 +1,132 @@
+"""The Ray runtime: one actor a replica. This package is the only importer of ray.
+
+Actors have no restarts and no retries of their own: a role that dies is the driver's to see, at once and by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from rlhf_cluster.config import JobConfig
+from rlhf_cluster.errors import CannotFit, RoleError
+from rlhf_cluster.runtime.handles import HANDLES, RemoteRole
+from rlhf_cluster.runtime.spec import RoleSpec, role_specs
+
+START_ATTEMPTS = 3
+
+
+class RoleHost:
+    """What runs in the actor's process: builds the role there and passes calls on to it."""
+
+    def __init__(self, spec: RoleSpec) -> None:
+        self.role = spec.build()
+
+    async def call(self, method: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        return await getattr(self.role, method)(*arguments, **options)
+
+    async def stream(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        async for message in getattr(self.role, method)(*arguments):
+            yield message
+
+
+class RayRuntime:
+    """Connects to a cluster, or starts a private one that ends with the job."""
+
+    one_process = False
+
+    def __init__(self, private_dir: Path | None) -> None:
+        self._private_dir = private_dir
+        self._handles: list[RemoteRole] = []
+
+    @classmethod
+    async def start(cls, job: JobConfig) -> RayRuntime:
+        """Raises `CannotFit` when the cluster has fewer CPUs or GPUs in total than the roles reserve."""
+        if job.ray.address:
+            await asyncio.to_thread(ray.init, address=job.ray.address, log_to_driver=False, logging_level="ERROR")
+            runtime = cls(None)
+        else:
+            runtime = cls(await asyncio.to_thread(_start_private_cluster, job))
+        try:
+            _refuse_what_never_fits(job, ray.cluster_resources())
+        except CannotFit:
+            await runtime.close()
+            raise
+        return runtime
+
+    async def open(self, spec: RoleSpec) -> RemoteRole:
+        host = ray.remote(RoleHost).options(
+            name=None,
+            num_cpus=spec.cpus,
+            num_gpus=spec.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=64,
+            runtime_env={"env_vars": dict(spec.environment)},
+        )
+        handle = HANDLES[spec.role](host.remote(spec), role=spec.role, worker_id=spec.worker_id)
+        self._handles.append(handle)
+        return handle
+
+    async def close(self) -> None:
+        for handle in self._handles:
+            handle.kill()
+        await asyncio.to_thread(ray.shutdown)
+        if self._private_dir:
+            shutil.rmtree(self._private_dir, ignore_errors=True)
+
+
+def _start_private_cluster(job: JobConfig) -> Path:
+    """A cluster of this machine alone, with its own directory, ports and token. Returns the directory."""
+    for attempt in range(START_ATTEMPTS):
+        # Short, because Ray puts unix sockets below it and their paths end at 107 characters.
+        directory = Path(tempfile.mkdtemp(prefix="rlhf-", dir="/tmp"))
+        try:
+            ray.init(
+                num_cpus=job.ray.num_cpus or _reserved_cpus(job),
+                include_dashboard=False,
+                object_store_memory=int(job.ray.object_store_gib * 2**30),
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=str(directory),
+            )
+        except Exception as error:
+            # Ray raises a bare Exception when its node processes were slow to come up; a fresh directory cures it.
+            shutil.rmtree(directory, ignore_errors=True)
+            if attempt + 1 == START_ATTEMPTS:
+                raise RoleError(f"a private Ray cluster did not start in {START_ATTEMPTS} attempts: {error}") from error
+        else:
+            return directory
+    raise AssertionError("unreachable")
+
+
+def _reserved_cpus(job: JobConfig) -> int:
+    """Reservations are bookkeeping: on a laptop the roles take turns, and threads are what the cores really bear."""
+    return max(1, math.ceil(sum(cpus for cpus, _ in _reservations(job))))
+
+
+def _reservations(job: JobConfig) -> list[tuple[float, float]]:
+    reference = job.reference.num_workers if "reference" in job.algorithm.needs else 0
+    return (
+        [(job.rollout.cpus, job.rollout.gpus)] * job.rollout.num_workers
+        + [(job.reward_server.cpus, job.reward_server.gpus)] * (job.reward_server.num_workers if job.rewards else 0)
+        + [(job.reference.cpus, job.reference.gpus)] * reference
+        + [(job.learner.cpus, job.learner.gpus)] * job.learner.num_ranks
+    )
+
+
+def _refuse_what_never_fits(job: JobConfig, resources: Mapping[str, float]) -> None:
+    for index, name in ((0, "CPU"), (1, "GPU")):
+        wanted = sum(reservation[index] for reservation in _reservations(job))
+        if wanted > resources.get(name, 0):
+            raise CannotFit(
+                f"the roles reserve {wanted:g} {name}s and the Ray cluster has {resources.get(name, 0):g}: "
+                f"lower num_workers, num_ranks or {name.lower()}s per role, or add nodes (`rlhf plan` shows each role)"
+            )

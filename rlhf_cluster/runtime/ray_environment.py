@@ -1,0 +1,27 @@
+"""Environment variables that Ray reads when it is imported, so they are set before that."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+ALWAYS = {
+    # Ray starts workers at nice 15, where a learner starves beside anything else on the machine.
+    "RAY_worker_niceness": "0",
+    # Otherwise Ray hides the GPUs of a node from roles that reserve none by setting variables that torch then trips on.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def prepare(*, private: bool) -> None:
+    """For a private cluster also a token of its own, so that no other user of the machine can reach it.
+
+    What the user has set is left alone: a running cluster may need it.
+    """
+    for name, value in ALWAYS.items():
+        os.environ.setdefault(name, value)
+    if private:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # A neighbour's memory must not make Ray kill our actors; the kernel's own limit still holds.
+        os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")

@@ -1,0 +1,154 @@
+"""From a job to role specifications: which class, with which arguments, on how many CPUs and GPUs, in which environment.
+
+Runtimes differ only in where they build a specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlhf_cluster.config import JobConfig
+from rlhf_cluster.learner.spec import LearnerSpec
+from rlhf_cluster.models.registry import resolve
+
+if TYPE_CHECKING:
+    from rlhf_cluster.roles import WeightTransport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleSpec:
+    """One replica of a role, not yet anywhere."""
+
+    role: str
+    worker_id: str
+    factory: str
+    """`package.module:Class`."""
+    arguments: Mapping[str, Any]
+    cpus: float
+    gpus: float
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Must be set before the role's process imports torch or vllm."""
+
+    def build(self) -> Any:
+        return resolve_name(self.factory)(**self.arguments)
+
+
+def role_specs(job: JobConfig, *, transport: WeightTransport, probe_token_ids: np.ndarray) -> list[RoleSpec]:
+    """Every replica that the job needs; reward servers and reference scorers only where the algorithm needs them."""
+    specs = [rollout_spec(job, number=n, transport=transport) for n in range(job.rollout.num_workers)]
+    if job.rewards:
+        specs += [reward_spec(job, number=n) for n in range(job.reward_server.num_workers)]
+    if "reference" in job.algorithm.needs:
+        specs += [reference_spec(job, number=n) for n in range(job.reference.num_workers)]
+    for rank in range(job.learner.num_ranks):
+        specs.append(learner_spec(job, rank=rank, transport=transport, probe_token_ids=probe_token_ids))
+    return specs
+
+
+def rollout_spec(job: JobConfig, *, number: int, transport: WeightTransport) -> RoleSpec:
+    settings, engine = job.rollout, job.rollout.engine
+    if getattr(engine, "dtype", None) == "auto":
+        engine = engine.model_copy(update={"dtype": job.serving_dtype})
+    worker_id = f"rollout-{number}"
+    return RoleSpec(
+        role="rollout worker",
+        worker_id=worker_id,
+        factory="rlhf_cluster.rollout.worker:RolloutWorker",
+        arguments={
+            "engine_settings": engine,
+            "model_path": resolve(job.model),
+            "worker_id": worker_id,
+            "transport": transport,
+            "threads": settings.threads,
+        },
+        cpus=settings.cpus,
+        gpus=settings.gpus,
+        environment=threads_environment(settings.threads) | settings.environment,
+    )
+
+
+def reward_spec(job: JobConfig, *, number: int) -> RoleSpec:
+    settings = job.reward_server
+    worker_id = f"reward-{number}"
+    return RoleSpec(
+        role="reward server",
+        worker_id=worker_id,
+        factory="rlhf_cluster.rewards.server:RewardServer",
+        arguments={"rewards": job.rewards, "settings": settings, "worker_id": worker_id},
+        cpus=settings.cpus,
+        gpus=settings.gpus,
+        environment=threads_environment(1),
+    )
+
+
+def reference_spec(job: JobConfig, *, number: int) -> RoleSpec:
+    settings = job.reference
+    worker_id = f"reference-{number}"
+    return RoleSpec(
+        role="reference scorer",
+        worker_id=worker_id,
+        factory="rlhf_cluster.reference.scorer:ReferenceScorer",
+        arguments={
+            "settings": settings,
+            "model_path": resolve(settings.model or job.model),
+            "temperature": job.rollout.temperature,
+            "worker_id": worker_id,
+        },
+        cpus=settings.cpus,
+        gpus=settings.gpus,
+        environment=threads_environment(settings.threads),
+    )
+
+
+def learner_spec(job: JobConfig, *, rank: int, transport: WeightTransport, probe_token_ids: np.ndarray) -> RoleSpec:
+    settings = job.learner
+    spec = LearnerSpec(
+        settings=settings,
+        model_path=resolve(job.model),
+        temperature=job.rollout.temperature,
+        num_steps=job.train.num_steps,
+        seed=job.seed,
+        serving_dtype=job.serving_dtype,
+        probe_token_ids=probe_token_ids,
+        probe_tolerance=job.probe_tolerance,
+    )
+    return RoleSpec(
+        role="learner",
+        worker_id=f"learner-{rank}",
+        factory="rlhf_cluster.learner.role:LearnerRole",
+        arguments={"spec": spec, "rank": rank, "num_ranks": settings.num_ranks, "transport": transport},
+        cpus=settings.cpus,
+        gpus=settings.gpus,
+        environment=threads_environment(settings.threads),
+    )
+
+
+def threads_environment(threads: int) -> dict[str, str]:
+    """One OpenMP pool a process, of this size, whose idle threads sleep: spinning ones starve the other roles."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def open_transport(job: JobConfig, *, job_dir: Path) -> WeightTransport:
+    """The transport that `weights.transport` names; picklable, so that each role gets its own side of it."""
+    if job.transport == "memory":
+        from rlhf_cluster.weights.memory import MemoryTransport
+
+        return MemoryTransport()
+    if job.transport == "filesystem":
+        from rlhf_cluster.weights.filesystem import FilesystemTransport
+
+        return FilesystemTransport(Path(job.weights.directory or job_dir / "weights"))
+    from rlhf_cluster.runtime.object_store import ObjectStoreTransport
+
+    return ObjectStoreTransport()

@@ -1,0 +1,25 @@
+"""Weights inside one process: the location is the buffer itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rlhf_cluster.errors import WeightsUnavailable
+from rlhf_cluster.records import WeightHandle, WeightManifest
+
+
+class MemoryTransport:
+    """For the local runtime, where learner and workers share an address space. The handle keeps its version alive."""
+
+    def publish(self, manifest: WeightManifest, buffer: np.ndarray) -> Any:
+        return buffer
+
+    def fetch(self, handle: WeightHandle) -> np.ndarray:
+        if not isinstance(handle.location, np.ndarray):
+            raise WeightsUnavailable(f"weights version {handle.version} were not published in this process's memory")
+        return handle.location
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,49 @@
+"""What a command line loads before it answers, seen in a fresh interpreter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "ray", "vllm", "transformers", "matplotlib", "pyarrow")
+PROGRAM = """
+import contextlib, io, json, sys
+from rlhf_cluster.cli.main import run
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    code = run(sys.argv[1:])
+print(json.dumps([code, sorted(name for name in sys.modules if "." not in name)]))
+"""
+
+
+def loaded_by(*arguments: str) -> tuple[int, set[str]]:
+    child = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=60, check=True
+    )
+    code, modules = json.loads(child.stdout)
+    return code, set(modules)
+
+
+def test_help_loads_nothing_but_click():
+    code, modules = loaded_by("--help")
+    assert code == 0
+    assert not modules & {*HEAVY, "numpy", "pydantic", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected_code"),
+    [
+        (["run", "no-such-job.toml"], 3),
+        (["recipes", "list"], 0),
+        (["schema"], 0),
+        (["models", "list"], 0),
+        (["doctor", "--quick"], None),
+        (["chat", "--prompt", "", "x"], 2),
+    ],
+)
+def test_light_verbs_and_refusals_load_nothing_heavy(arguments, expected_code):
+    code, modules = loaded_by(*arguments)
+    assert expected_code in (code, None)
+    assert not modules & set(HEAVY)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from rlhf_cluster.cli.interrupt import run_stoppable
+from rlhf_cluster.errors import Interrupted
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_work_that_is_not_interrupted_returns_its_result():
+    async def work(stop: asyncio.Event) -> str:
+        return "done"
+
+    assert asyncio.run(run_stoppable(work, tell=lambda line: None)) == "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_to_stop_and_says_so(number):
+    told: list[str] = []
+
+    async def work(stop: asyncio.Event) -> str:
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(stop.wait(), timeout=10)
+        return "stopped after the step"
+
+    assert asyncio.run(run_stoppable(work, tell=told.append)) == "stopped after the step"
+    assert told == ["stopping after the current step; press Ctrl-C again to abort at once"]
+
+
+def test_the_second_signal_aborts_work_that_does_not_stop():
+    cleaned_up = []
+
+    async def work(stop: asyncio.Event) -> None:
+        try:
+            press_ctrl_c()
+            await asyncio.wait_for(stop.wait(), timeout=10)
+            press_ctrl_c()
+            await asyncio.sleep(60)
+        finally:
+            cleaned_up.append(True)
+
+    with pytest.raises(Interrupted, match="aborted"):
+        asyncio.run(run_stoppable(work, tell=lambda line: None))
+    assert cleaned_up == [True]
+
+
+def test_errors_of_the_work_travel_unchanged():
+    async def work(stop: asyncio.Event) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run_stoppable(work, tell=lambda line: None))
+
+
+def test_signals_have_their_usual_effect_afterwards():
+    async def work(stop: asyncio.Event) -> None:
+        pass
+
+    asyncio.run(run_stoppable(work, tell=lambda line: None))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
