@@ -1,7 +1,7 @@
 """Bare torch: what one policy-gradient step costs with nothing around the model.
 
-Measures CPU-seconds of forward, backward, gradient clipping and fused AdamW on the shapes of a workload, one padded
-microbatch, log-probabilities by cross entropy on the completion tokens alone (the head is not applied to prompts).
+Measures CPU-seconds of forward, backward, gradient clipping and fused AdamW on the shapes of a workload, padded;
+log-probabilities by cross entropy on the completion tokens alone (the head is not applied to prompts).
 `--variant autocast` holds fp32 weights and computes in bf16; `--variant pure` holds bf16 weights. The workload
 `ragged` pads completions of 12 to 236 tokens to the longest. Step 0 is warm-up and dropped.
 
@@ -62,18 +62,19 @@ def main() -> None:
 
     def run_step(step: int, meter: Meter) -> None:
         batch = sample_batch(workload, vocab_size=model.config.vocab_size, seed=step)
-        tokens_BT, attention_BT, advantages_B = batch
-        mask_BR = attention_BT[:, workload.prompt_tokens :]
-        with meter.part("forward"), precision():
-            logprobs_BR = completion_logprobs(
-                model,
-                tokens_BT=tokens_BT,
-                attention_BT=attention_BT if workload.is_ragged else None,
-                prompt_tokens=workload.prompt_tokens,
-            )
-            loss = -(advantages_B[:, None] * logprobs_BR * mask_BR).sum() / mask_BR.sum()
-        with meter.part("backward"):
-            loss.backward()
+        microbatches = [column.chunk(workload.num_microbatches) for column in batch]
+        for tokens_BT, attention_BT, advantages_B in zip(*microbatches, strict=True):
+            mask_BR = attention_BT[:, workload.prompt_tokens :]
+            with meter.part("forward"), precision():
+                logprobs_BR = completion_logprobs(
+                    model,
+                    tokens_BT=tokens_BT,
+                    attention_BT=attention_BT if workload.is_ragged else None,
+                    prompt_tokens=workload.prompt_tokens,
+                )
+                loss = -(advantages_B[:, None] * logprobs_BR * mask_BR).sum() / workload.generated_tokens
+            with meter.part("backward"):
+                loss.backward()
         with meter.part("optimizer"):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

@@ -50,11 +50,17 @@ def main() -> None:
         logprobs=0 if arguments.variant == "logprobs" else None,
         flat_logprobs=arguments.variant == "logprobs",
     )
+    prompts_of_steps = [
+        [
+            tokenizer.encode(text, add_special_tokens=False)
+            for text in prompt_texts(workload, tokenizer=tokenizer, step=step)
+        ]
+        for step in range(arguments.num_steps + 1)
+    ]
     cached_tokens: list[int] = []
 
     def run_step(step: int, meter: Meter) -> None:
-        texts = prompt_texts(workload, tokenizer=tokenizer, step=step)
-        prompts = [{"prompt_token_ids": tokenizer.encode(text, add_special_tokens=False)} for text in texts]
+        prompts = [{"prompt_token_ids": token_ids} for token_ids in prompts_of_steps[step]]
         with meter.part("gen"):
             outputs = engine.generate(prompts, sampling, use_tqdm=False)
         lengths = {len(completion.token_ids) for output in outputs for completion in output.outputs}

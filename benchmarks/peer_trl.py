@@ -1,6 +1,6 @@
 """The peer TRL 1.16: one GRPO step, generation by Hugging Face `generate`, the same prompts and lengths as ours.
 
-Measures CPU-seconds between optimizer steps: no KL term (so no reference model), one update per batch, one microbatch,
+Measures CPU-seconds between optimizer steps: no KL term (so no reference model), one update per batch, the microbatches of the workload,
 AdamW (fused), no evaluation, no checkpoints. `--variant pure` holds bf16 weights; `--variant autocast` holds fp32
 weights and computes in bf16. Gradient checkpointing, on by default in TRL, is off. Step 0 is warm-up and dropped.
 Parts: gen (tokenize and sample) and forward (loss included); the rest of a step is backward, optimizer and trainer.
@@ -34,7 +34,8 @@ def trainer_settings(arguments: Arguments, *, output_dir: str) -> Any:
         bf16=arguments.variant == "autocast",
         gradient_checkpointing=False,
         max_steps=arguments.num_steps + 1,
-        per_device_train_batch_size=workload.num_sequences,
+        per_device_train_batch_size=workload.num_sequences // workload.num_microbatches,
+        gradient_accumulation_steps=workload.num_microbatches,
         num_generations=workload.num_completions,
         max_completion_length=workload.max_new_tokens,
         generation_kwargs={"min_new_tokens": workload.max_new_tokens},

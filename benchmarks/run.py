@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from measure import ENVIRONMENT, Measurement
+from measure import Measurement
 from protocol import Round, UnsteadyMachine, compare, format_table, mirrored
 from workloads import WORKLOADS
 
@@ -74,7 +74,7 @@ def run_contender(
     cpu_s_before = _children_cpu_s()
     process = subprocess.Popen(
         command,
-        env={**os.environ, **ENVIRONMENT, **environment},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

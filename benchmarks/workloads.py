@@ -14,7 +14,7 @@ from typing import Protocol
 FILLER = (
     "the film opens on a quiet street at night and follows a young teacher who has lost her way "
     "through a long winter of letters trains and small kindnesses until the river thaws again"
-).split()
+)
 
 
 class Tokenizer(Protocol):
@@ -33,6 +33,8 @@ class Workload:
     prompt_tokens: int
     completion_lengths: tuple[int, ...]
     """New tokens of each completion of a group, [num_completions]."""
+    num_microbatches: int = 1
+    """Into how many equal parts a padded train pass divides the step, so that it fits 8 GiB; one optimizer step."""
 
     @property
     def num_sequences(self) -> int:
@@ -67,7 +69,7 @@ def _even(name: str, *, prompts: int, completions: int, prompt_tokens: int, new_
     )
 
 
-# Whole lengths 256, 160, 128, 96, 96, 64, 32, 32 less the prompt: 832 tokens, or 2,048 once all are padded to 256.
+# Whole lengths 256, 160, 128, 96, 96, 64, 32, 32 less the prompt: 864 tokens, or 2,048 once all are padded to 256.
 RAGGED = replace(
     _even("ragged", prompts=1, completions=8, prompt_tokens=20, new_tokens=0),
     completion_lengths=(236, 140, 108, 76, 76, 44, 12, 12),
@@ -78,7 +80,7 @@ WORKLOADS = {
     for workload in (
         _even("lite", prompts=2, completions=4, prompt_tokens=20, new_tokens=32),
         _even("full", prompts=4, completions=8, prompt_tokens=20, new_tokens=48),
-        _even("prefix512", prompts=2, completions=8, prompt_tokens=512, new_tokens=64),
+        replace(_even("prefix512", prompts=2, completions=8, prompt_tokens=512, new_tokens=64), num_microbatches=4),
         RAGGED,
     )
 }
@@ -99,7 +101,7 @@ def prompt_texts(workload: Workload, *, tokenizer: Tokenizer, step: int) -> list
 def _text_of_length(opening: str, *, length: int, tokenizer: Tokenizer) -> str:
     text = opening
     # Most words of the filler are one token; where one is two and jumps over the length, a shorter word is tried.
-    for word in cycle(FILLER):
+    for word in cycle(FILLER.split()):
         num_tokens = len(tokenizer.encode(text, add_special_tokens=False))
         if num_tokens == length:
             return text

@@ -29,7 +29,7 @@ def evaluate(job: str, overrides: tuple[str, ...], checkpoint: Path | None, outp
 
     \b
     rlhf eval job.toml
-    rlhf eval demo --checkpoint runs/demo-1/checkpoints/step-000060 evaluation.num_prompts=64
+    rlhf eval word-world --checkpoint runs/word-world-1/checkpoints/step-000040 evaluation.num_prompts=128
     """
     if checkpoint is not None and not checkpoint.is_dir():
         raise NotFound(

@@ -19,7 +19,7 @@ def plan(job: str, overrides: tuple[str, ...], output: str) -> None:
 
     \b
     rlhf plan job.toml
-    rlhf plan demo train.prompts_per_step=32 rollout.num_workers=4
+    rlhf plan positive-reviews train.prompts_per_step=32 rollout.num_workers=4
     """
     config = load(job, overrides)
     from rlhf_cluster.runtime import placement

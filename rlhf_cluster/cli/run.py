@@ -34,8 +34,8 @@ def run(job: str, overrides: tuple[str, ...], output: str) -> int:
 
     \b
     rlhf run job.toml
-    rlhf run demo train.num_steps=20 rollout.num_workers=2
-    rlhf run demo runtime=local
+    rlhf run word-world train.num_steps=20 rollout.num_workers=2
+    rlhf run word-world runtime=local rollout.engine.type=transformers
 
     Ctrl-C stops after the current step with a checkpoint, which `rlhf resume` goes on from; a second one aborts.
     Progress goes to stdout, or to stderr

@@ -23,11 +23,11 @@ class BatchColumns:
 
     @classmethod
     def of(cls, algorithm: Algorithm, batch: Batch, *, device: torch.device) -> BatchColumns:
-        references = [group.reference_logprobs for group in batch.groups]
+        scored = all(group.reference_logprobs is not None for group in batch.groups)
         return cls(
             weights_N=_column(algorithm.token_weights(batch.groups), device),
             behaviour_logprobs_N=_column([group.logprobs for group in batch.groups], device),
-            reference_logprobs_N=None if None in references else _column(references, device),
+            reference_logprobs_N=_column([g.reference_logprobs for g in batch.groups], device) if scored else None,
             advantages_N=_column([group.advantages for group in batch.groups], device),
         )
 

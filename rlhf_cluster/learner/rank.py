@@ -76,6 +76,7 @@ class LearnerRank:
         lr = learning_rate(settings.optimizer, step=batch.step, num_steps=self.spec.num_steps)
         metrics = totals.reduced(self.num_ranks)
         if not np.isfinite(metrics["learner/loss"]):
+            self.backend.clear_gradients()
             raise LearnerError(f"step {batch.step}: the loss is {metrics['learner/loss']}; the step was not applied")
         grad_norm = self.backend.step(lr=lr, max_grad_norm=settings.optimizer.max_grad_norm)
         if not np.isfinite(grad_norm):

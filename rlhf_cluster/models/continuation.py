@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,27 +102,22 @@ class _Generation(StoppingCriteria):
             tokenizer, skip_prompt=True, timeout=TOKEN_LIMIT_S, skip_special_tokens=True
         )
         self._abandoned = threading.Event()
-        self._error: BaseException | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         return torch.full((input_ids.shape[0],), self._abandoned.is_set(), device=input_ids.device, dtype=torch.bool)
 
     def pieces(self, **arguments: Any) -> Iterator[str]:
-        thread = threading.Thread(target=self._generate, kwargs=arguments, name="continuation", daemon=True)
-        thread.start()
-        try:
-            yield from self._streamer
-        except queue.Empty:
-            raise RlhfError(f"the model wrote nothing for {TOKEN_LIMIT_S:.0f} s") from None
-        finally:
-            self._abandoned.set()
-            thread.join(timeout=TOKEN_LIMIT_S)
-        if self._error is not None:
-            raise self._error
-
-    def _generate(self, **arguments: Any) -> None:
-        try:
-            self._model.generate(**arguments, streamer=self._streamer, stopping_criteria=StoppingCriteriaList([self]))
-        except BaseException as error:  # carried over to the reader, who would otherwise wait for text in vain
-            self._error = error
-            self._streamer.end()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="continuation") as thread:
+            criteria = StoppingCriteriaList([self])
+            writing = thread.submit(
+                self._model.generate, **arguments, streamer=self._streamer, stopping_criteria=criteria
+            )
+            # A generation that failed would otherwise leave its reader waiting for text.
+            writing.add_done_callback(lambda _: self._streamer.end())
+            try:
+                yield from self._streamer
+            except queue.Empty:
+                raise RlhfError(f"the model wrote nothing for {TOKEN_LIMIT_S:.0f} s") from None
+            finally:
+                self._abandoned.set()
+            writing.result(timeout=TOKEN_LIMIT_S)

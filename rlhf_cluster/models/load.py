@@ -33,6 +33,9 @@ def max_context(path: Path) -> int:
 
 
 def _load(kind: Any, path: Path, **options: Any) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     try:
         return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError) as error:

@@ -44,6 +44,7 @@ class GroupStream:
         """All groups since the last call, at least one. Raises what ended the stream once those are out."""
         await self._news.wait()
         if not self._groups:
+            assert self._error is not None
             raise self._error
         groups, self._groups = tuple(self._groups), []
         self.num_missing -= len(groups)
@@ -150,7 +151,7 @@ class StepLoop:
             error = RoleDied(
                 f"{self.worker_id} was closed", role=ROLE, worker_id=self.worker_id, activity=self.activity
             )
-        except Exception as raised:
+        except Exception as raised:  # noqa: BLE001
             # Supervision: this thread is the only one that can tell the waiting ones why nothing will come any more.
             error = raised if engine is None else self._crash(raised)
         self._end(error)
@@ -173,7 +174,7 @@ class StepLoop:
         started = time.monotonic()
         try:
             future.set_result(call(engine))
-        except BaseException as error:  # It is the caller's: it travels there.
+        except BaseException as error:  # noqa: BLE001  It is the caller's: it travels there.
             future.set_exception(error)
         self.busy_s += time.monotonic() - started
 

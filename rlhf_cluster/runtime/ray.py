@@ -18,7 +18,8 @@ import ray
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.errors import CannotFit, RoleError
 from rlhf_cluster.runtime.handles import HANDLES, RemoteRole
-from rlhf_cluster.runtime.spec import RoleSpec, role_specs
+from rlhf_cluster.runtime.placement import reservations
+from rlhf_cluster.runtime.spec import RoleSpec
 
 START_ATTEMPTS = 3
 
@@ -90,7 +91,8 @@ def _start_private_cluster(job: JobConfig) -> Path:
         directory = Path(tempfile.mkdtemp(prefix="rlhf-", dir="/tmp"))
         try:
             ray.init(
-                num_cpus=job.ray.num_cpus or _reserved_cpus(job),
+                # Bookkeeping: on a laptop the roles take turns, and threads are what the cores really bear.
+                num_cpus=job.ray.num_cpus or max(1, math.ceil(reservations(job)["CPU"])),
                 include_dashboard=False,
                 object_store_memory=int(job.ray.object_store_gib * 2**30),
                 log_to_driver=False,
@@ -107,24 +109,8 @@ def _start_private_cluster(job: JobConfig) -> Path:
     raise AssertionError("unreachable")
 
 
-def _reserved_cpus(job: JobConfig) -> int:
-    """Reservations are bookkeeping: on a laptop the roles take turns, and threads are what the cores really bear."""
-    return max(1, math.ceil(sum(cpus for cpus, _ in _reservations(job))))
-
-
-def _reservations(job: JobConfig) -> list[tuple[float, float]]:
-    reference = job.reference.num_workers if "reference" in job.algorithm.needs else 0
-    return (
-        [(job.rollout.cpus, job.rollout.gpus)] * job.rollout.num_workers
-        + [(job.reward_server.cpus, job.reward_server.gpus)] * (job.reward_server.num_workers if job.rewards else 0)
-        + [(job.reference.cpus, job.reference.gpus)] * reference
-        + [(job.learner.cpus, job.learner.gpus)] * job.learner.num_ranks
-    )
-
-
 def _refuse_what_never_fits(job: JobConfig, resources: Mapping[str, float]) -> None:
-    for index, name in ((0, "CPU"), (1, "GPU")):
-        wanted = sum(reservation[index] for reservation in _reservations(job))
+    for name, wanted in reservations(job).items():
         if wanted > resources.get(name, 0):
             raise CannotFit(
                 f"the roles reserve {wanted:g} {name}s and the Ray cluster has {resources.get(name, 0):g}: "

@@ -93,7 +93,12 @@ def engine(opened):
 
 
 def rollout_request(
-    request_id: int, *, tokens: tuple[int, ...] = (5, 6, 7), num_completions: int = 3, seed: int | None = None, **sampling
+    request_id: int,
+    *,
+    tokens: tuple[int, ...] = (5, 6, 7),
+    num_completions: int = 3,
+    seed: int | None = None,
+    **sampling,
 ) -> RolloutRequest:
     return RolloutRequest(
         request_id=request_id,
@@ -279,9 +284,10 @@ def test_a_packed_head_that_kept_the_old_weights_is_found(opened, engine, monkey
         pytest.skip("packs nothing")
     from rlhf_cluster.rollout.engines import vllm_weights
 
-    with monkeypatch.context() as patched, pytest.raises(FingerprintMismatch, match=r"packed lm_head.*embed_tokens"):
-        patched.setattr(vllm_weights, "repack_output_heads", lambda model: None)
+    monkeypatch.setattr(vllm_weights, "repack_output_heads", lambda model: None)
+    with pytest.raises(FingerprintMismatch, match=r"packed lm_head.*embed_tokens"):
         opened.adopt(2)
+    monkeypatch.undo()
     opened.adopt(2)
 
 

@@ -1,7 +1,7 @@
 """What a learner backend decides: how the network is replicated or sharded. Everything else is the rank's.
 
 A backend wraps a network whose weights are already identical on all ranks, averages gradients over ranks, and can
-iterate full weights in one order on every rank. FSDP2 and DeepSpeed fit behind the same five methods.
+iterate full weights in one order on every rank. FSDP2 and DeepSpeed fit behind the same methods.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ class Backend(Protocol):
     def step(self, *, lr: float, max_grad_norm: float) -> float:
         """Clip, apply the optimizer and clear gradients. Returns the norm before clipping; when that is not finite,
         nothing is applied."""
+        ...
+
+    def clear_gradients(self) -> None:
+        """Forget what was accumulated: the step is not to be applied."""
         ...
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:

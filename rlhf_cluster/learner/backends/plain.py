@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,15 @@ class PlainBackend:
     def step(self, *, lr: float, max_grad_norm: float) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
-        if torch.isfinite(torch.tensor(norm)):
+        if math.isfinite(norm):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear_gradients()
         return norm
+
+    def clear_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from self.network.language_model.named_parameters()

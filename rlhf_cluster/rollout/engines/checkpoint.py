@@ -36,18 +36,23 @@ def end_of_sequence_ids(model_path: Path) -> tuple[int, ...]:
     generation = model_path / "generation_config.json"
     if generation.is_file():
         named.append(json.loads(generation.read_text()).get("eos_token_id"))
-    ids = {token for entry in named for token in (entry if isinstance(entry, list) else [entry])}
-    return tuple(sorted(ids - {None}))
+    ids: set[int] = {token for entry in named if entry is not None for token in _as_list(entry)}
+    return tuple(sorted(ids))
+
+
+def _as_list(entry: int | list[int]) -> list[int]:
+    return entry if isinstance(entry, list) else [entry]
 
 
 def resolve_context(max_context: int | None, model_path: Path) -> int:
     """Prompt plus completion tokens of a sequence: as asked, at most what the model's positions allow."""
-    positions = read_config(model_path).get("max_position_embeddings")
-    if positions is None and max_context is None:
-        raise ModelError(f"{model_path} does not say how long its context is: set max_context of the engine")
-    if positions is None or max_context is None:
-        return positions or max_context
-    if max_context > positions:
+    config = read_config(model_path)
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if max_context is None:
+        if positions is None:
+            raise ModelError(f"{model_path} does not say how long its context is: set max_context of the engine")
+        return positions
+    if positions is not None and max_context > positions:
         raise ModelError(
             f"max_context = {max_context} is more than the {positions} positions of {model_path}: "
             f"set it to {positions} or less"

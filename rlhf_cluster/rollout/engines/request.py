@@ -15,9 +15,9 @@ from rlhf_cluster.records import RolloutGroup, RolloutRequest
 class Completion:
     """One finished completion of L tokens."""
 
-    token_ids: Sequence[int]
+    token_ids: Sequence[int] | np.ndarray
     """[L], the end-of-sequence token included."""
-    logprobs: Sequence[float]
+    logprobs: Sequence[float] | np.ndarray
     """[L]."""
     versions: Sequence[int] | np.ndarray
     """[L]."""
@@ -31,8 +31,8 @@ def room_for_new_tokens(request: RolloutRequest, *, max_context: int) -> int:
     if room < 1:
         raise PromptTooLong(
             f"prompt {request.prompt.prompt_id} has {num_prompt_tokens} tokens and the engine's context is "
-            f"{max_context}: at most {max_context - 1} leave room for an answer. Shorten it, drop it with data.max_prompt_tokens = "
-            f"{max_context - 1}, or raise the engine's max_context"
+            f"{max_context}: at most {max_context - 1} leave room for an answer. Shorten it, drop it with "
+            f"data.max_prompt_tokens = {max_context - 1}, or raise the engine's max_context"
         )
     return min(room, request.sampling.max_new_tokens)
 

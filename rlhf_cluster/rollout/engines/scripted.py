@@ -6,6 +6,7 @@ gives the same answer at any time. Its log-probabilities are those of the distri
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import xxhash
 from pydantic import Field
 
 from rlhf_cluster.records import RolloutGroup, RolloutRequest
@@ -198,4 +198,4 @@ class RunningScripted:
 
 def _weights_key(digests: Mapping[str, str]) -> int:
     lines = [f"{name} {digest}" for name, digest in sorted(digests.items())]
-    return xxhash.xxh3_64_intdigest("\n".join(lines).encode()) >> 2
+    return int.from_bytes(hashlib.blake2b("\n".join(lines).encode(), digest_size=7).digest())

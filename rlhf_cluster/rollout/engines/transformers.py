@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -88,7 +88,7 @@ class _Row:
 class _Cache:
     """Keys and values of the running rows, in their order; left-padded."""
 
-    keys_values: object
+    keys_values: Any
     mask_BT: torch.Tensor
 
 
@@ -97,7 +97,7 @@ class RunningTransformers:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Any,
         *,
         dtype: str,
         max_context: int,
@@ -107,7 +107,7 @@ class RunningTransformers:
     ) -> None:
         self.max_context = max_context
         self.dtype = dtype
-        self._model = model
+        self._model: Any = model
         self._batch_size = batch_size
         self._eos_ids = frozenset(eos_ids)
         self._shapes = shapes
@@ -140,7 +140,7 @@ class RunningTransformers:
         if not self._rows:
             return []
         with torch.inference_mode():
-            logits_BV = self._decode() if self._cache else self._prefill()
+            logits_BV = self._prefill() if self._cache is None else self._decode(self._cache)
             for row, token, logprob in zip(self._rows, *self._sample(logits_BV), strict=True):
                 self._append(row, token, logprob)
             self._drop_ended_rows()
@@ -174,10 +174,9 @@ class RunningTransformers:
         self._cache = _Cache(keys_values=output.past_key_values, mask_BT=mask_UT[source_B])
         return output.logits[source_B, -1]
 
-    def _decode(self) -> torch.Tensor:
+    def _decode(self, cache: _Cache) -> torch.Tensor:
         import torch
 
-        cache = self._cache
         cache.mask_BT = torch.nn.functional.pad(cache.mask_BT, (0, 1), value=1)
         output = self._model(
             input_ids=torch.tensor([[row.token_ids[-1]] for row in self._rows], device=self._model.device),

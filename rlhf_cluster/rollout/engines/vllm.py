@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 PROBE_PRIORITY, ROLLOUT_PRIORITY = 0, 1
 """vLLM runs the lower number first, so a probe never waits for room behind long completions."""
+CPU_BATCHED_TOKENS = 2048
+"""Prompt and completion tokens that one step computes, at least."""
 GIB = 2**30
 
 
@@ -84,7 +86,7 @@ class VllmEngine(Settings):
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         arguments = EngineArgs(
-            model=str(model_path), dtype=dtype, max_model_len=max_context, **self._engine_arguments()
+            model=str(model_path), dtype=cast(Any, dtype), max_model_len=max_context, **self._engine_arguments(max_context)
         )
         return RunningVllm(
             LLMEngine.from_engine_args(arguments),
@@ -94,7 +96,7 @@ class VllmEngine(Settings):
             shapes=parameter_shapes(model_path),
         )
 
-    def _engine_arguments(self) -> dict[str, Any]:
+    def _engine_arguments(self, max_context: int) -> dict[str, Any]:
         from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
@@ -108,6 +110,9 @@ class VllmEngine(Settings):
             "scheduling_policy": "priority",
             "enforce_eager": on_cpu if self.enforce_eager is None else self.enforce_eager,
             "enable_prefix_caching": self.prefix_caching,
+            # vLLM rewinds the random stream of a prompt that it cut in two, which a CPU's generator cannot do.
+            "enable_chunked_prefill": not on_cpu,
+            "max_num_batched_tokens": max(max_context, CPU_BATCHED_TOKENS) if on_cpu else None,
             "max_num_seqs": self.max_num_seqs,
             "kv_cache_memory_bytes": None if kv_cache_gib is None else int(kv_cache_gib * GIB),
             "gpu_memory_utilization": self.gpu_memory_utilization,
@@ -133,7 +138,7 @@ class RunningVllm:
     ) -> None:
         self.max_context = max_context
         self.dtype = dtype
-        self._llm = llm
+        self._llm: Any = llm
         self._eos_ids = list(eos_ids)
         self._shapes = shapes
         self._requests: dict[str, RolloutRequest] = {}
@@ -175,7 +180,7 @@ class RunningVllm:
             outputs += self._llm.step()
         return [self._finish(output) for output in outputs if output.finished]
 
-    def _finish(self, output: RequestOutput) -> RolloutGroup:
+    def _finish(self, output: Any) -> RolloutGroup:
         group = assemble(
             self._requests.pop(output.request_id),
             [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def repack_output_heads(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, ParallelLMHead) and hasattr(module, "cpu_linear"):
-            module.quant_method.process_weights_after_loading(module)
+            cast(Any, module.quant_method).process_weights_after_loading(module)
 
 
 def held_digests(model: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
@@ -82,8 +83,8 @@ def check_packed(model: torch.nn.Module, published: PublishedColumns) -> int:
     return num_checked
 
 
-def _columns_of(module: torch.nn.Module, published: PublishedColumns) -> torch.Tensor:
-    """[rows, NUM_COLUMNS] of a packed matrix."""
+def _columns_of(module: Any, published: PublishedColumns) -> torch.Tensor:
+    """[rows, NUM_COLUMNS] of a packed matrix; `module` is one of vLLM's linears or its output head."""
     width = getattr(module, "input_size_per_partition", None) or module.embedding_dim
     dtype = getattr(module, "params_dtype", None) or module.weight.dtype
     one_hot = torch.zeros(NUM_COLUMNS, width, dtype=dtype)
@@ -115,7 +116,8 @@ def _divide(
 def _published_names(model: torch.nn.Module, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Sequence[str]:
     if name in shapes:
         return [name]
-    for fused, parts in getattr(model, "packed_modules_mapping", {}).items():
+    fused_modules: Mapping[str, Sequence[str]] = getattr(model, "packed_modules_mapping", {})
+    for fused, parts in fused_modules.items():
         names = [name.replace(f".{fused}.", f".{part}.") for part in parts]
         if names[0] != name and all(part in shapes for part in names):
             return names

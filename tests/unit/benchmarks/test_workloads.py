@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from workloads import WORKLOADS, prompt_texts
 
@@ -35,8 +37,6 @@ def test_no_two_prompts_of_two_steps_are_equal() -> None:
 
 
 def test_a_length_that_the_tokenizer_jumps_over_is_refused() -> None:
-    from dataclasses import replace
-
     odd = replace(WORKLOADS["lite"], prompt_tokens=21)
     with pytest.raises(ValueError, match="no prompt of 21 tokens"):
         prompt_texts(odd, tokenizer=PairTokenizer(), step=0)
@@ -47,7 +47,7 @@ def test_token_counts_of_the_lite_workload() -> None:
     assert (lite.num_sequences, lite.generated_tokens, lite.total_tokens) == (8, 256, 416)
 
 
-def test_the_ragged_workload_pads_832_tokens_to_2048() -> None:
+def test_the_ragged_workload_pads_864_tokens_to_2048() -> None:
     ragged = WORKLOADS["ragged"]
     padded = ragged.num_sequences * (ragged.prompt_tokens + ragged.max_new_tokens)
     assert (ragged.total_tokens, padded) == (864, 2048)

@@ -1,4 +1,4 @@
-"""`run`, `resume`, `eval` and `chat` on the word world, in process, with the transformers engine."""
+"""`run`, `resume`, `plan`, `eval` and `chat` on the word world, in process, with the transformers engine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from rlhf_cluster.driver.observers import journal
-from rlhf_cluster.models import registry
+from rlhf_cluster.models import word_world
 
 TINY = (
+    "model=quick",
     "runtime=local",
     "rollout.engine.type=transformers",
     "train.num_steps=2",
@@ -24,17 +25,17 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def model_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model cache that holds `quick`, a word-world model which was hardly taught."""
     home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RLHF_CLUSTER_HOME", str(home))
-        registry.add("word-world", progress=lambda line: None)
+    (home / "models" / "quick").mkdir(parents=True)
+    word_world.make(home / "models" / "quick", recipe=word_world.Recipe(num_steps=1, batch_size=2))
     return home
 
 
 @pytest.fixture(autouse=True)
-def _workplace(model_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RLHF_CLUSTER_HOME", str(model_home))
+def _workplace(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLHF_CLUSTER_HOME", str(home))
     monkeypatch.chdir(tmp_path)
 
 
@@ -59,9 +60,9 @@ def test_a_job_runs_to_its_summary_and_its_checkpoint_chats_and_evaluates(rlhf):
 
 
 def test_ctrl_c_stops_after_the_step_says_how_to_resume_and_resuming_finishes(rlhf):
-    # Observers are told of steps in this very process: this one presses Ctrl-C during the first.
+    # Observers are told of steps in this very process: this one presses Ctrl-C after the first.
     observed = f'observers=["journal", "{__name__}:CtrlC"]'
-    code, out, err = rlhf("run", "word-world", *TINY, observed)
+    code, out, err = rlhf("run", "word-world", *TINY, "train.num_steps=4", observed)
     job_dir = Path("runs/word-world-1").resolve()
     assert code == 130
     assert "stopping after the current step" in err
@@ -69,8 +70,8 @@ def test_ctrl_c_stops_after_the_step_says_how_to_resume_and_resuming_finishes(rl
 
     code, out, _ = rlhf("resume", str(job_dir))
     assert code == 0
-    assert "succeeded after 2 of 2 steps" in out
-    assert [entry["step"] for entry in journal.read(job_dir) if entry["event"] == "StepDone"] == [1, 2]
+    assert "succeeded after 4 of 4 steps" in out
+    assert [entry["step"] for entry in journal.read(job_dir) if entry["event"] == "StepDone"] == [1, 2, 3, 4]
 
 
 def test_a_job_that_fails_tells_the_error_and_where_the_job_lies(rlhf):
@@ -82,9 +83,23 @@ def test_a_job_that_fails_tells_the_error_and_where_the_job_lies(rlhf):
 
 
 def test_a_model_that_is_not_there_is_refused_before_anything_starts(rlhf):
-    code, _, err = rlhf("run", "word-world", *TINY, "model=word-wrld")
+    code, _, err = rlhf("run", "word-world", *TINY, "model=qick")
     assert code == 2
-    assert "word-wrld" in err
+    assert "'qick'" in err
+
+
+def test_a_plan_shows_the_arithmetic_and_starts_nothing(rlhf):
+    code, out, _ = rlhf("plan", "word-world", *TINY)
+    assert code == 0
+    assert "2 prompts x 4 completions = 8 sequences" in out
+    assert json.loads(rlhf("plan", "word-world", *TINY, "-o", "json")[1])["job_name"] == "word-world"
+    assert list(Path().iterdir()) == []
+
+
+def test_a_plan_that_can_never_fit_is_refused(rlhf):
+    code, _, err = rlhf("plan", "word-world", "model=quick", "rollout.gpus=4096")
+    assert code == 2
+    assert "4096 GPUs" in err.replace(",", "")
 
 
 class CtrlC:

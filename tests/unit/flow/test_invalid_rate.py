@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cluster.errors import TooManyInvalid
@@ -72,6 +72,7 @@ def test_binary_rounding_takes_nothing_from_the_bound():
     rate.check()
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 20), st.floats(0, 1))
 def test_the_window_is_the_last_results(results, window, max_rate):
     rate = InvalidRate(max_rate=max_rate, window=window)

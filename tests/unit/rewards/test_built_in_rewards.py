@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cluster.errors import DataError
@@ -84,11 +84,13 @@ def test_last_number_reads_numbers_as_people_write_them(text, number):
     assert last_number(text) == number
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_last_number_reads_back_every_number_that_python_writes(number):
     assert last_number(f"so the answer is {number!r}.") == number
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=-(10**12), max_value=10**12))
 def test_last_number_reads_thousands_separators(number):
     assert last_number(f"we get {number:,}") == number

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cluster.errors import ConfigError, RoleError
@@ -154,6 +154,7 @@ def test_rewards_that_clash_are_refused_before_anything_starts():
 outcomes = st.one_of(st.floats(-1e3, 1e3, width=32), st.just(Failure(kind="raised", message="")))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(outcomes, outcomes), min_size=1, max_size=6), st.floats(-4, 4), st.floats(-4, 4))
 def test_a_completion_has_a_reward_exactly_when_no_weighted_reward_failed(rows, weight_a, weight_b):
     weights = {"a": weight_a, "b": weight_b}

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf_cluster.rewards.sample import FLOAT32_MAX, Failure, failure_of, outcome_of
@@ -41,6 +41,7 @@ def test_anything_else_is_a_failure_that_shows_the_value(value):
     assert type(value).__name__ in outcome.message
 
 
+@settings(deadline=None)
 @given(st.floats())
 def test_a_float_is_its_own_reward_or_a_failure(value):
     outcome = outcome_of(value)

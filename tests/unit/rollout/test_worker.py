@@ -100,6 +100,14 @@ class Bench:
     async def collect(self, requests: Sequence[RolloutRequest]) -> dict[int, RolloutGroup]:
         return {group.request_id: group async for message in self.worker.run(requests) for group in message}
 
+    async def until(self, condition) -> None:
+        """Look at the status until it is as expected; the step thread has no event to wait for."""
+        for _ in range(5000):
+            if condition(await self.worker.status()):
+                return
+            await asyncio.sleep(0.001)
+        raise AssertionError(f"never came true: {await self.worker.status()}")
+
 
 def rollout_requests(num: int, *, max_new_tokens: int = 8, num_prompt_tokens: int = 3) -> list[RolloutRequest]:
     return [
@@ -244,7 +252,7 @@ def test_a_refusal_ends_what_is_in_flight():
     async def story(bench):
         await bench.worker.adopt(bench.publish(3))
         running = asyncio.create_task(bench.collect(rollout_requests(2, max_new_tokens=4000)))
-        await asyncio.sleep(0.05)
+        await bench.until(lambda status: status.num_in_flight > 0)
         with pytest.raises(ProbeMismatch):
             await bench.worker.adopt(wrong_probe(bench))
         with pytest.raises(NotServing, match="version 5 was refused"):
@@ -258,8 +266,7 @@ def test_a_good_adopt_leaves_what_is_in_flight_with_both_versions():
     async def story(bench):
         await bench.worker.adopt(bench.publish(3))
         running = asyncio.create_task(bench.collect(rollout_requests(2, max_new_tokens=60)))
-        while (await bench.worker.status()).tokens_total < 8:
-            await asyncio.sleep(0.002)
+        await bench.until(lambda status: status.tokens_total >= 8)
         await bench.worker.adopt(bench.publish(4))
         for group in (await running).values():
             assert set(group.versions.tolist()) == {3, 4}
@@ -305,8 +312,7 @@ def test_cancelling_the_reader_aborts_its_requests():
     async def story(bench):
         await bench.worker.adopt(bench.publish(1))
         running = asyncio.create_task(bench.collect(rollout_requests(2, max_new_tokens=4000)))
-        while not (await bench.worker.status()).num_in_flight:
-            await asyncio.sleep(0.002)
+        await bench.until(lambda status: status.num_in_flight > 0)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -328,8 +334,7 @@ def test_status_answers_while_a_step_is_running():
     async def story(bench):
         await bench.worker.adopt(bench.publish(1))
         running = asyncio.create_task(bench.collect(rollout_requests(1, max_new_tokens=3)))
-        while (await bench.worker.status()).state != "busy":
-            await asyncio.sleep(0)
+        await bench.until(lambda status: status.state == "busy")
         asked = time.monotonic()
         status = await bench.worker.status()
         # The step sleeps for 0.3 s; the answer may not wait for it.
@@ -391,8 +396,7 @@ def test_closing_fails_whoever_waits_and_may_be_done_twice():
     async def story(bench):
         await bench.worker.adopt(bench.publish(1))
         running = asyncio.create_task(bench.collect(rollout_requests(1, max_new_tokens=4000)))
-        while not (await bench.worker.status()).num_in_flight:
-            await asyncio.sleep(0.002)
+        await bench.until(lambda status: status.num_in_flight > 0)
         await bench.worker.close()
         with pytest.raises(RoleDied, match="was closed"):
             await running

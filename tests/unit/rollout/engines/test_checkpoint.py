@@ -27,7 +27,7 @@ def write(tmp_path):
 
 
 def test_directory_without_config_is_no_model(tmp_path):
-    with pytest.raises(ModelError, match="no model directory: config.json is missing"):
+    with pytest.raises(ModelError, match=r"no model directory: config\.json is missing"):
         resolve_dtype("auto", tmp_path)
 
 
@@ -56,7 +56,7 @@ def test_context_is_what_was_asked_within_the_positions_of_the_model(write):
     path = write({"max_position_embeddings": 512})
     assert resolve_context(None, path) == 512
     assert resolve_context(100, path) == 100
-    with pytest.raises(ModelError, match="max_context = 513 is more than the 512 positions.*set it to 512 or less"):
+    with pytest.raises(ModelError, match=r"max_context = 513 is more than the 512 positions.*set it to 512 or less"):
         resolve_context(513, path)
 
 

@@ -1,0 +1,47 @@
+"""How large a model is, from its files' headers alone: no weights are read and torch is not imported."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf_cluster.errors import ModelError
+
+LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSize:
+    num_parameters: int
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    layer_parameters: int
+    """Of one decoder layer."""
+
+
+def model_size(path: Path) -> ModelSize:
+    """Raises `ModelError` where the config or the safetensors headers cannot be read."""
+    try:
+        config = json.loads((path / "config.json").read_text())
+        shapes = {name: shape for file in sorted(path.glob("*.safetensors")) for name, shape in _header(file).items()}
+        layers = [math.prod(shape) for name, shape in shapes.items() if LAYER.search(name)]
+        num_layers = int(config["num_hidden_layers"])
+        return ModelSize(
+            num_parameters=sum(math.prod(shape) for shape in shapes.values()),
+            num_layers=num_layers,
+            hidden_size=int(config["hidden_size"]),
+            vocab_size=int(config["vocab_size"]),
+            layer_parameters=sum(layers) // num_layers,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: its size cannot be read from config.json and *.safetensors: {error!r}") from error
+
+
+def _header(file: Path) -> dict[str, list[int]]:
+    with file.open("rb") as stream:
+        content = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    return {name: entry["shape"] for name, entry in content.items() if name != "__metadata__"}

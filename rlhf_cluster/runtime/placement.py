@@ -1,0 +1,259 @@
+"""What a job will ask of a machine, worked out before anything starts: batch arithmetic, CPUs, threads, memory, GPUs.
+
+Estimates of memory are deliberately plain sums of what is known to be there; each formula stands beside its role.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rlhf_cluster.config import JobConfig
+from rlhf_cluster.errors import CannotFit
+from rlhf_cluster.models.registry import resolve
+from rlhf_cluster.models.size import ModelSize, model_size
+
+GIB = 2**30
+TORCH_PROCESS_BYTES = int(0.6 * GIB)
+VLLM_PROCESS_BYTES = int(1.0 * GIB)
+REWARD_PROCESS_BYTES = int(0.1 * GIB)
+RAY_BYTES = int(0.4 * GIB)
+ACTIVATION_BYTES = 34
+"""Per token, layer and hidden unit in 16 bit, everything kept for the backward pass (arXiv:2205.05198, section 4)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What there is to place roles on."""
+
+    cpus: int
+    gpus: int
+    memory_bytes: int
+
+    @classmethod
+    def here(cls) -> Machine:
+        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        return cls(cpus=psutil.cpu_count() or 1, gpus=gpus, memory_bytes=psutil.virtual_memory().total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolePlan:
+    role: str
+    num_replicas: int
+    cpus: float
+    """Reserved by each replica."""
+    gpus: float
+    threads: int
+    memory_bytes: int
+    """Estimated for each replica."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    job_name: str
+    arithmetic: str
+    staleness: str
+    weights: str
+    roles: tuple[RolePlan, ...]
+    machine: Machine | None
+    """None for a job on a running cluster, which is asked when the job connects."""
+
+    @property
+    def cpus(self) -> float:
+        return sum(role.num_replicas * role.cpus for role in self.roles)
+
+    @property
+    def gpus(self) -> float:
+        return sum(role.num_replicas * role.gpus for role in self.roles)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(role.num_replicas * role.memory_bytes for role in self.roles) + RAY_BYTES
+
+    def lines(self) -> list[str]:
+        """For people."""
+        rows = [f"{'role':<18}{'replicas':>9}{'cpus':>6}{'gpus':>6}{'threads':>9}{'memory':>11}"]
+        rows += [
+            f"{role.role:<18}{role.num_replicas:>9}{role.cpus:>6g}{role.gpus:>6g}{role.threads:>9}"
+            f"{_gib(role.memory_bytes):>11}"
+            for role in self.roles
+        ]
+        here = "a running Ray cluster, whose size is checked when the job connects"
+        if self.machine:
+            here = f"this machine: {self.machine.cpus} CPUs, {self.machine.gpus} GPUs, {_gib(self.machine.memory_bytes)}"
+        return [
+            f"{self.job_name}: {self.arithmetic}",
+            self.staleness,
+            self.weights,
+            *rows,
+            f"in all {self.cpus:g} CPUs reserved, {self.gpus:g} GPUs, about {_gib(self.memory_bytes)}; on {here}",
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "cpus": self.cpus, "gpus": self.gpus, "memory_bytes": self.memory_bytes}
+
+
+def plan(job: JobConfig, machine: Machine | None = None) -> Plan:
+    """The plan of `job`. Raises `CannotFit` for what this machine can never hold, `ModelError` without the model."""
+    size = model_size(resolve(job.model))
+    made = Plan(
+        job_name=job.name,
+        arithmetic=_arithmetic(job),
+        staleness=_staleness(job),
+        weights=_weights(job, size),
+        roles=tuple(_roles(job, size)),
+        machine=None if job.runtime == "ray" and job.ray.address else machine or Machine.here(),
+    )
+    _refuse(made)
+    return made
+
+
+def _arithmetic(job: JobConfig) -> str:
+    train = job.train
+    num_sequences = train.prompts_per_step * train.completions_per_prompt
+    return (
+        f"{train.prompts_per_step} prompts x {train.completions_per_prompt} completions = {num_sequences} sequences = "
+        f"1 optimizer step; {train.num_steps} steps = {num_sequences * train.num_steps:,} completions of at most "
+        f"{job.rollout.max_new_tokens} tokens"
+    )
+
+
+def _staleness(job: JobConfig) -> str:
+    bound = job.train.max_staleness
+    if bound == 0:
+        return "synchronous: every completion is trained on by the version that sampled it"
+    return (
+        f"asynchronous: up to {job.train.prompts_per_step * (bound + 1)} prompts under way, none trained on more than "
+        f"{bound} versions late"
+    )
+
+
+def _weights(job: JobConfig, size: ModelSize) -> str:
+    num_bytes = size.num_parameters * (2 if job.serving_dtype == "bfloat16" else 4)
+    return (
+        f"{size.num_parameters:,} parameters travel as {job.serving_dtype} ({_mib(num_bytes)} a version) "
+        f"by {job.transport}"
+    )
+
+
+def _roles(job: JobConfig, size: ModelSize) -> list[RolePlan]:
+    rollout, reward, reference, learner = job.rollout, job.reward_server, job.reference, job.learner
+    roles = [
+        RolePlan(
+            role="rollout worker",
+            num_replicas=rollout.num_workers,
+            cpus=rollout.cpus,
+            gpus=rollout.gpus,
+            threads=rollout.threads,
+            memory_bytes=_rollout_bytes(job, size),
+        ),
+    ]
+    if job.rewards:
+        roles.append(
+            RolePlan(
+                role="reward server",
+                num_replicas=reward.num_workers,
+                cpus=reward.cpus,
+                gpus=reward.gpus,
+                threads=1,
+                memory_bytes=(1 + reward.num_processes) * REWARD_PROCESS_BYTES + _reward_models_bytes(job),
+            )
+        )
+    if "reference" in job.algorithm.needs:
+        roles.append(
+            RolePlan(
+                role="reference scorer",
+                num_replicas=reference.num_workers,
+                cpus=reference.cpus,
+                gpus=reference.gpus,
+                threads=reference.threads,
+                memory_bytes=TORCH_PROCESS_BYTES + size.num_parameters * (2 if reference.precision == "bf16" else 4),
+            )
+        )
+    roles.append(
+        RolePlan(
+            role="learner",
+            num_replicas=learner.num_ranks,
+            cpus=learner.cpus,
+            gpus=learner.gpus,
+            threads=learner.threads,
+            memory_bytes=_learner_bytes(job, size),
+        )
+    )
+    return roles
+
+
+def _rollout_bytes(job: JobConfig, size: ModelSize) -> int:
+    """Process + weights + keys and values. A CPU build of vLLM keeps a repacked copy of the weights while it loads."""
+    engine = job.rollout.engine
+    if engine.type == "scripted":
+        return REWARD_PROCESS_BYTES
+    weight_bytes = size.num_parameters * (2 if job.serving_dtype == "bfloat16" else 4)
+    if engine.type == "transformers":
+        return TORCH_PROCESS_BYTES + weight_bytes
+    return VLLM_PROCESS_BYTES + 2 * weight_bytes + int((engine.kv_cache_gib or 1.0) * GIB)
+
+
+def _reward_models_bytes(job: JobConfig) -> int:
+    paths = [Path(reward.path) for reward in job.rewards if reward.type == "model"]
+    return sum(TORCH_PROCESS_BYTES + 4 * model_size(path).num_parameters for path in paths if path.is_dir())
+
+
+def _learner_bytes(job: JobConfig, size: ModelSize) -> int:
+    """Process + 16 bytes a trained parameter (weight, gradient, two moments) + frozen weights + activations + logits
+    + one flat version on its way out."""
+    learner = job.learner
+    layers = learner.train_last_layers or size.num_layers
+    trained = size.num_parameters if learner.train_last_layers is None else layers * size.layer_parameters
+    width = 2 if learner.precision == "bf16" else 4
+    kept_layers = math.sqrt(layers) if learner.gradient_checkpointing else layers
+    activations = ACTIVATION_BYTES * width / 2 * learner.microbatch_tokens * size.hidden_size * kept_layers
+    logits = min(learner.logit_chunk_rows, learner.microbatch_tokens) * size.vocab_size * (width + 4)
+    version = size.num_parameters * (2 if job.serving_dtype == "bfloat16" else 4)
+    frozen = (size.num_parameters - trained) * width
+    return int(TORCH_PROCESS_BYTES + 16 * trained + frozen + activations + logits + version)
+
+
+def _refuse(made: Plan) -> None:
+    machine = made.machine
+    if machine is None:
+        return
+    if made.gpus > machine.gpus:
+        raise CannotFit(
+            f"{made.job_name}: the roles reserve {made.gpus:g} GPUs and this machine has {machine.gpus}: set gpus = 0 for "
+            "the roles that can do without, or name a cluster with ray.address"
+        )
+    if made.memory_bytes > machine.memory_bytes:
+        largest = max(made.roles, key=lambda role: role.num_replicas * role.memory_bytes)
+        raise CannotFit(
+            f"{made.job_name}: the roles need about {_gib(made.memory_bytes)} and this machine has "
+            f"{_gib(machine.memory_bytes)}; the most goes to {largest.num_replicas} x {largest.role} "
+            f"({_gib(largest.memory_bytes)} each): use fewer of them, a smaller model, learner.train_last_layers, or a "
+            "smaller learner.microbatch_tokens"
+        )
+
+
+def reservations(job: JobConfig) -> Mapping[str, float]:
+    """CPUs and GPUs that all roles of the job reserve together, as Ray names them."""
+    groups = [(job.rollout, job.rollout.num_workers), (job.learner, job.learner.num_ranks)]
+    if job.rewards:
+        groups.append((job.reward_server, job.reward_server.num_workers))
+    if "reference" in job.algorithm.needs:
+        groups.append((job.reference, job.reference.num_workers))
+    return {
+        "CPU": sum(settings.cpus * count for settings, count in groups),
+        "GPU": sum(settings.gpus * count for settings, count in groups),
+    }
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.1f} GiB"
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"

@@ -1,0 +1,91 @@
+"""Two DDP ranks in two processes do what one rank does: same loss, same gradient norm, same weights."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rlhf_cluster.algorithms import GRPO
+from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
+from rlhf_cluster.learner.spec import LearnerSpec
+from rlhf_cluster.records import Batch, StepReport
+from rlhf_cluster.testing import make_group, save_tiny_model
+
+NUM_STEPS = 3
+
+
+def batch(step: int) -> Batch:
+    # Five groups, so that two ranks cannot share them evenly, and a last step with fewer rows than ranks.
+    lengths = [(3, 7, 1), (5, 5, 9), (20, 1), (4, 4), (2, 2, 2)] if step < NUM_STEPS - 1 else [(6, 2)]
+    return Batch(step=step, groups=tuple(make_group(ls, request_id=n) for n, ls in enumerate(lengths)))
+
+
+def train(model_path: Path, *, rank: int, num_ranks: int, meeting_point: str | None) -> tuple[list[StepReport], str]:
+    import asyncio
+
+    from rlhf_cluster.learner.role import LearnerRole
+    from rlhf_cluster.weights.filesystem import FilesystemTransport
+
+    spec = LearnerSpec(
+        settings=LearnerSettings(
+            backend="ddp" if num_ranks > 1 else "plain",
+            num_ranks=num_ranks,
+            precision="fp32",
+            microbatch_tokens=32,
+            optimizer=OptimizerSettings(lr=1e-3),
+            collective_timeout_s=60,
+        ),
+        model_path=model_path,
+        temperature=1.0,
+        num_steps=NUM_STEPS,
+        seed=0,
+        serving_dtype="float32",
+        probe_token_ids=np.arange(2, 10, dtype=np.int32),
+        probe_tolerance=1e-3,
+    )
+    transport = FilesystemTransport(model_path / f"weights-{num_ranks}-{rank}")
+
+    async def steps() -> tuple[list[StepReport], str]:
+        role = LearnerRole(spec, rank=rank, num_ranks=num_ranks, transport=transport)
+        await role.start(meeting_point)
+        reports = [await role.update(GRPO(), batch(step)) for step in range(NUM_STEPS)]
+        handle = await role.publish()
+        weights = {
+            name: tensor.numpy().copy() for name, tensor in _weights(handle, transport)} if handle else {}
+        await role.close()
+        return reports, weights
+
+    return asyncio.run(steps())
+
+
+def _weights(handle, transport):
+    from rlhf_cluster.weights.flat import unflatten
+
+    return unflatten(handle.manifest, transport.fetch(handle))
+
+
+def second_rank(model_path: Path, meeting_point: str) -> None:
+    train(model_path, rank=1, num_ranks=2, meeting_point=meeting_point)
+
+
+def test_two_ranks_train_as_one_does(tmp_path):
+    model_path = save_tiny_model(tmp_path / "model")
+    alone, alone_weights = train(model_path, rank=0, num_ranks=1, meeting_point=None)
+    meeting_point = f"file://{tmp_path / 'meet'}"
+    other = multiprocessing.get_context("spawn").Process(target=second_rank, args=(model_path, meeting_point))
+    other.start()
+    try:
+        together, together_weights = train(model_path, rank=0, num_ranks=2, meeting_point=meeting_point)
+        other.join(timeout=60)
+        assert other.exitcode == 0
+    finally:
+        other.kill()
+        other.join()
+    for one, two in zip(alone, together, strict=True):
+        for name in ("learner/loss", "learner/grad_norm", "learner/entropy", "learner/mismatch_kl"):
+            assert two.metrics[name] == pytest.approx(one.metrics[name], rel=1e-5, abs=1e-6), name
+    for name, tensor in alone_weights.items():
+        np.testing.assert_allclose(together_weights[name], tensor, atol=2e-6)
