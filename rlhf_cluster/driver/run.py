@@ -134,9 +134,16 @@ async def _driver(
     emit = observers.on_event
     emit(Phase(time_s=clock.time(), step=0, name="starting the roles"))
     async with _open(job, job_dir=job_dir) as (prompts, roles):
-        state = await _restore(job, roles, prompts, checkpoint) if checkpoint else {"step": 0}
+        state = await _restore(job, roles, prompts, checkpoint) if checkpoint else {"step": 0, "next_request_id": 0}
         rollouts = Rollouts(
-            job, roles, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock, first_step=state["step"]
+            job,
+            roles,
+            prompts=prompts.train,
+            decode=prompts.decode,
+            emit=emit,
+            clock=clock,
+            first_step=state["step"],
+            first_request_id=state["next_request_id"],
         )
         driver = Driver(
             job,
@@ -146,7 +153,7 @@ async def _driver(
             checkpoints=Checkpoints(
                 job_dir / "checkpoints",
                 keep=job.checkpoint.keep,
-                state=lambda: {"prompts": dataclasses.asdict(prompts.train.state())},
+                state=lambda: _position(rollouts),
                 clock=clock,
             ),
             emit=emit,
@@ -155,6 +162,11 @@ async def _driver(
         )
         async with aclosing(rollouts):
             yield driver
+
+
+def _position(rollouts: Rollouts) -> dict[str, Any]:
+    request_id, place = rollouts.position()
+    return {"next_request_id": request_id, "prompts": dataclasses.asdict(place)}
 
 
 async def _restore(job: JobConfig, roles: Roles, prompts: JobPrompts, checkpoint: Path) -> dict[str, Any]:

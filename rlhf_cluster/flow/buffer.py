@@ -93,6 +93,11 @@ class Buffer:
         """Slots held: requests dispatched and neither taken nor dropped."""
         return len(self._slots)
 
+    @property
+    def oldest_outstanding(self) -> int | None:
+        """Request id at the head of the line; everything dispatched before it was taken or dropped."""
+        return next(iter(self._slots), None)
+
     def capacity(self, version: int) -> int:
         """How many prompts may be dispatched now to workers serving `version`: see the proof above.
 

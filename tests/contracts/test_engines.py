@@ -238,6 +238,20 @@ def test_a_probe_leaves_running_requests_alone(opened, engine):
         np.testing.assert_allclose(groups[i].logprobs, undisturbed[i].logprobs, atol=1e-3)
 
 
+def test_groups_that_finish_in_the_same_step_as_a_probe_are_not_lost(engine):
+    """Found in an asynchronous job that waited for ever: what followed the probe in that step's outputs was dropped."""
+    for steps_before in range(9):
+        first = 100 * steps_before
+        for i in range(6):
+            engine.submit(rollout_request(first + i, max_new_tokens=8, ignore_eos=True))
+        groups = {}
+        for _ in range(steps_before):
+            groups |= {group.request_id: group for group in engine.step()}
+        engine.probe(PROBE)
+        groups |= finish(engine)
+        assert groups.keys() == set(range(first, first + 6))
+
+
 def test_aborted_requests_are_forgotten_and_the_others_finish(engine):
     for i in range(4):
         engine.submit(rollout_request(i, max_new_tokens=20, ignore_eos=True))

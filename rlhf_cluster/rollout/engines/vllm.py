@@ -242,13 +242,15 @@ class RunningVllm:
             max_tokens=1, temperature=0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
         )
         self._llm.add_request(name, tokens_input(token_ids.tolist()), parameters, priority=PROBE_PRIORITY)
-        while True:
-            # Other requests may finish in the same steps; the next `step` returns them.
+        answer = None
+        while answer is None:
+            # Other requests may finish in the same step, before and after the probe; the next `step` returns them.
             for output in self._llm.step():
                 if output.request_id != name:
                     self._outputs.append(output)
                 elif output.finished:
-                    return np.array(output.prompt_logprobs.logprobs, dtype=np.float32)
+                    answer = np.array(output.prompt_logprobs.logprobs, dtype=np.float32)
+        return answer
 
     def close(self) -> None:
         from vllm.distributed import cleanup_dist_env_and_memory
