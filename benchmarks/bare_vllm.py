@@ -25,8 +25,8 @@ def open_engine(arguments: Arguments) -> Any:
         dtype="bfloat16",
         enforce_eager=True,
         enable_prefix_caching=True,
-        # Only whole blocks of a prompt are shared in a group. vLLM's 128 tokens leave the last 128 of a 512-token prompt
-        # to every completion, which costs 40 % more; 32 is the smallest that its CPU attention takes.
+        # Only whole blocks of a prompt are shared in a group. vLLM's 128 tokens leave the last 128 of 512
+        # to every completion, which costs 40 % more; 32 is the smallest block that its CPU attention takes.
         block_size=32,
         max_model_len=workload.prompt_tokens + workload.max_new_tokens,
         max_num_seqs=workload.num_sequences,

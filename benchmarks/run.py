@@ -7,7 +7,7 @@ kept under benchmarks/results/ as JSON.
     python benchmarks/run.py --model DIR --workload lite --rounds 3 --trl-python ~/trl/bin/python
 
 `--allocator keep` (the default) lets glibc keep freed memory, for all contenders alike. Without it every step gives
-its buffers back to the kernel and faults them in again, which costs the bare torch step about a third more.
+its buffers back to the kernel and faults them in again, which costs the bare torch step 10 to 35 % more.
 """
 
 from __future__ import annotations

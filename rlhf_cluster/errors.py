@@ -26,6 +26,9 @@ All of them survive pickling: an actor raises, the driver catches the same type 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class RlhfError(Exception):
     """Base of all errors raised on purpose; `str(error)` is one message fit for a person."""
@@ -118,3 +121,13 @@ class NotServing(RoleError):
 
 class Interrupted(RlhfError):
     pass
+
+
+def did_you_mean(wrong: object, known: Iterable[str]) -> str:
+    """The hint of a message that names an unknown word: the nearest known one, or nothing when none is near.
+
+    >>> did_you_mean("vadre", ["vader", "length"])
+    " (did you mean 'vader'?)"
+    """
+    close = difflib.get_close_matches(str(wrong), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

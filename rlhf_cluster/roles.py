@@ -48,7 +48,7 @@ class RolloutWorker(Role, Protocol):
 
 class RewardServer(Role, Protocol):
     async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
-        """The same groups with `rewards`, `breakdown` and `invalid` filled. Reads `texts`; never raises for a bad reward."""
+        """The same groups with `rewards`, `breakdown` and `invalid` filled. Reads `texts`; no bad reward raises."""
         ...
 
 
@@ -60,7 +60,7 @@ class ReferenceScorer(Role, Protocol):
 
 class Learner(Role, Protocol):
     async def update(self, algorithm: Any, batch: Batch) -> StepReport:
-        """One optimizer step (or the algorithm's several epochs over the batch). `algorithm` is a value of `algorithms/`."""
+        """One optimizer step (or the several epochs of `algorithm`, a value of `algorithms/`, over the batch)."""
         ...
 
     async def publish(self) -> WeightHandle:

@@ -3,6 +3,16 @@
 from rlhf_cluster.algorithms.base import Algorithm, TokenColumns, TokenLoss
 from rlhf_cluster.algorithms.grpo import GRPO
 from rlhf_cluster.algorithms.sft import SFT
-from rlhf_cluster.algorithms.table import ALGORITHMS, AlgorithmSettings, resolve
+from rlhf_cluster.algorithms.table import ALGORITHMS, AlgorithmSettings, resolve, type_name
 
-__all__ = ["ALGORITHMS", "GRPO", "SFT", "Algorithm", "AlgorithmSettings", "TokenColumns", "TokenLoss", "resolve"]
+__all__ = [
+    "ALGORITHMS",
+    "GRPO",
+    "SFT",
+    "Algorithm",
+    "AlgorithmSettings",
+    "TokenColumns",
+    "TokenLoss",
+    "resolve",
+    "type_name",
+]

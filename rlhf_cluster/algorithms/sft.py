@@ -17,6 +17,8 @@ from rlhf_cluster.records import RolloutGroup
 
 
 class SFT(Algorithm):
+    """Per token: `-log p`, averaged over the tokens of the batch. No hyper-parameters."""
+
     type: Literal["sft"] = "sft"
 
     @property

@@ -6,7 +6,6 @@ to a table that gives an equal algorithm again.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from rlhf_cluster.algorithms.base import Algorithm
 from rlhf_cluster.algorithms.grpo import GRPO
 from rlhf_cluster.algorithms.sft import SFT
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.errors import ConfigError, did_you_mean
 
 ALGORITHMS: dict[str, type[Algorithm]] = {"grpo": GRPO, "sft": SFT}
 
@@ -43,9 +42,7 @@ def algorithm_class(name: object) -> type[Algorithm]:
     choices = f"choose {', '.join(ALGORITHMS)}, or an import path such as my_package.my_module:MyAlgorithm"
     if name is None:
         raise ConfigError(f"algorithm has no type: {choices}")
-    close = difflib.get_close_matches(str(name).lower(), ALGORITHMS, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise ConfigError(f"algorithm type {name!r} is unknown: {hint}{choices[0].upper()}{choices[1:]}")
+    raise ConfigError(f"algorithm type {name!r} is unknown{did_you_mean(str(name).lower(), ALGORITHMS)}: {choices}")
 
 
 def type_name(algorithm: Algorithm) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rlhf_cluster.cli.failure import NotFound
+from rlhf_cluster.errors import did_you_mean
 
 if TYPE_CHECKING:
     from rlhf_cluster.config import JobConfig
@@ -25,11 +25,8 @@ def load(job: str, overrides: Sequence[str]) -> JobConfig:
 
     names = recipe_names()
     if not Path(job).is_file() and job not in names:
-        raise NotFound(f"no job file and no recipe is called {job!r}; {_suggestion(job, names)}")
+        raise NotFound(
+            f"no job file and no recipe is called {job!r}{did_you_mean(job, names)}; "
+            "`rlhf recipes list` shows the recipes"
+        )
     return load_job(job, overrides)
-
-
-def _suggestion(job: str, names: Sequence[str]) -> str:
-    if close := difflib.get_close_matches(job, names, n=1):
-        return f"did you mean the recipe {close[0]}?"
-    return "`rlhf recipes list` shows the recipes"

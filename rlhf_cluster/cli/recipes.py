@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import click
 
 from rlhf_cluster.cli.failure import NotFound
 from rlhf_cluster.cli.output import emit, output_option, table
+from rlhf_cluster.errors import did_you_mean
 
 
 @click.group
@@ -36,9 +36,7 @@ def show(name: str, output: str) -> None:
 
     names = recipe_names()
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        known = f"did you mean {close[0]}?" if close else f"known: {', '.join(names) or 'none'}"
-        raise NotFound(f"no recipe is called {name!r}; {known}")
+        raise NotFound(f"no recipe is called {name!r}{did_you_mean(name, names)}; known: {', '.join(names) or 'none'}")
     path = find(name)
     emit(parse(path), output=output, text=lambda: path.read_text(encoding="utf-8").rstrip())
 

@@ -1,4 +1,4 @@
-"""The job as data: read from TOML or YAML, overridden from the command line, checked once. No torch, ray or vllm here."""
+"""The job as data: read from TOML or YAML, overridden on the command line, checked once. No torch, ray or vllm."""
 
 from rlhf_cluster.config.job import JobConfig
 from rlhf_cluster.config.load import job_schema, load_job

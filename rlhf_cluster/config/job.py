@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rlhf_cluster.algorithms import AlgorithmSettings
+from rlhf_cluster.algorithms import AlgorithmSettings, type_name
 from rlhf_cluster.config.sections import (
     CheckpointSettings,
     EvaluationSettings,
@@ -36,7 +36,7 @@ class JobConfig(Settings):
     seed: int = Field(0, ge=0)
     """Seeds the prompt order, every sampling request and the learner."""
     runtime: Literal["local", "ray"] = "ray"
-    """`local` runs every role in this process; `ray` makes each an actor. The same job gives the same numbers on both."""
+    """`local` runs every role in this process; `ray` makes each an actor. A job gives the same numbers on both."""
     output_dir: Path = Path("runs")
     """The job's directory is made inside."""
     model: str
@@ -87,7 +87,8 @@ class JobConfig(Settings):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> JobConfig:
-        check_rewards(self.rewards)
+        if self.rewards:
+            check_rewards(self.rewards)
         problems = [problem for check in CHECKS if (problem := check(self))]
         if problems:
             raise ValueError("; ".join(problems))
@@ -124,13 +125,16 @@ def _vllm_workers_need_processes(job: JobConfig) -> str | None:
 def _transport_suits_runtime(job: JobConfig) -> str | None:
     wrong = {"local": "object_store", "ray": "memory"}[job.runtime]
     if job.weights.transport == wrong:
-        return f'weights.transport = "{wrong}" does not exist with runtime = "{job.runtime}": set weights.transport = "auto"'
+        return (
+            f'weights.transport = "{wrong}" does not exist with runtime = "{job.runtime}": '
+            'set weights.transport = "auto"'
+        )
     return None
 
 
 def _algorithm_has_its_reward(job: JobConfig) -> str | None:
     if "reward" in job.algorithm.needs and not job.rewards:
-        return f"algorithm.type = {job.algorithm.type!r} needs a reward and rewards is empty: add a [[rewards]] table"
+        return f"algorithm.type = {type_name(job.algorithm)!r} needs a reward and rewards is empty: add a [[rewards]] table"
     return None
 
 
@@ -139,7 +143,7 @@ def _group_is_large_enough(job: JobConfig) -> str | None:
     if job.train.completions_per_prompt < least:
         return (
             f"train.completions_per_prompt = {job.train.completions_per_prompt} with algorithm.type = "
-            f"{job.algorithm.type!r}, which compares completions of one prompt: set it to {least} or more"
+            f"{type_name(job.algorithm)!r}, which compares completions of one prompt: set it to {least} or more"
         )
     return None
 

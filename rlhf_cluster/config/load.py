@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from rlhf_cluster.config.complaints import describe
 from rlhf_cluster.config.job import JobConfig
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.errors import ConfigError, did_you_mean
 
 MAX_FILE_BYTES = 256 * 1024
 
@@ -38,7 +38,8 @@ def find(path_or_recipe: str | Path) -> Path:
     names = recipe_names()
     if str(path_or_recipe) in names:
         return Path(str(resources.files("rlhf_cluster.recipes") / f"{path_or_recipe}.toml"))
-    raise ConfigError(f"{path_or_recipe}: no such job file, and no recipe has that name{_did_you_mean(str(path_or_recipe), names)}")
+    hint = did_you_mean(path_or_recipe, names) or f"; recipes are {', '.join(names)}"
+    raise ConfigError(f"{path_or_recipe}: no such job file, and no recipe has that name{hint}")
 
 
 def recipe_names() -> list[str]:
@@ -49,10 +50,10 @@ def recipe_names() -> list[str]:
 def parse(path: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: {path.stat().st_size} bytes; a job file has at most {MAX_FILE_BYTES}")
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         tree = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not readable as {'TOML' if path.suffix == '.toml' else 'YAML'}: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds {type(tree).__name__}, a job file is a table of settings")
@@ -103,39 +104,8 @@ def check(tree: Mapping[str, Any], *, source: str) -> JobConfig:
     try:
         return JobConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [f"  {_describe(problem)}" for problem in error.errors()]
+        lines = [f"  {describe(problem, tree)}" for problem in error.errors()]
         raise ConfigError("\n".join([f"{source}:", *lines])) from error
-
-
-def _describe(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or "job"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
-        return f"{where}: unknown key{_did_you_mean(str(problem['loc'][-1]), known)}"
-    if problem["type"] == "missing":
-        return f"{where}: missing, and it has no default"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return message if where == "job" else f"{where}: {message}"
-    return f"{where} = {problem['input']!r}: {message[:1].lower()}{message[1:]}"
-
-
-def _known_keys(location: Sequence[Any]) -> list[str]:
-    """Keys allowed where an unknown one was found, following the models down the path; [] where it ends in a union."""
-    model: Any = JobConfig
-    for part in location:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return []
-        field = model.model_fields.get(str(part))
-        model = field.annotation if field else None
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    if close := difflib.get_close_matches(word, known, n=1, cutoff=0.6):
-        return f"; did you mean {close[0]}?"
-    return f"; known: {', '.join(sorted(known))}" if known else ""
 
 
 def job_schema() -> dict[str, Any]:

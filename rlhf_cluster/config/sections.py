@@ -54,7 +54,8 @@ class WeightsSettings(Settings):
     dtype: Literal["bfloat16", "float32"] | None = None
     """Dtype that travels and is served; None is bfloat16 when the learner's precision is bf16, else float32."""
     probe_tolerance: float | None = Field(None, gt=0)
-    """Largest mean absolute log-probability gap on the probe tokens; None is 0.3 for bfloat16 (whose logits are rounded to about 0.06) and 0.001 for float32."""
+    """Largest mean absolute log-probability gap on the probe tokens; None is 0.3 for bfloat16 (whose logits are
+    rounded to about 0.06) and 0.001 for float32."""
 
 
 class LimitSettings(Settings):

@@ -7,7 +7,7 @@ of a completion predicts nothing that is trained, so it is not an input. Rows of
     positions   0  1  2 |  3  4 |  3  4  5
     predicts         a0b0  a1 a2  b1 b2 b3
 
-Measured on SmolLM2-135M the shared trunk is worth 2 to 2.7 times the speed of padded rows (prompt 128, 4 to 8 branches).
+Measured on SmolLM2-135M the shared trunk is worth 2 to 2.7 times the speed of padded rows (prompt 128, 4-8 branches).
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Microbatch:
 
 def rows_of(groups: Sequence[RolloutGroup], *, share_prompt: bool, max_row_tokens: int) -> list[Row]:
     """Cut every group into rows of at most `max_row_tokens` inputs (one completion always fits by itself)."""
-    return [row for index, group in enumerate(groups) for row in _rows_of_group(index, group, share_prompt, max_row_tokens)]
+    return [
+        row for index, group in enumerate(groups) for row in _rows_of_group(index, group, share_prompt, max_row_tokens)
+    ]
 
 
 def _rows_of_group(index: int, group: RolloutGroup, share_prompt: bool, max_row_tokens: int) -> Iterator[Row]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.errors import ConfigError, did_you_mean
 from rlhf_cluster.settings import Settings
 
 BUILT_IN = ("positive_reviews", "word_world")
@@ -36,6 +34,8 @@ class JsonlSource(FileSource):
 
 
 class ParquetSource(FileSource):
+    """A Parquet file."""
+
     type: Literal["parquet"] = "parquet"
 
 
@@ -58,6 +58,7 @@ class ProceduralSource(RowSource):
     seed: int = 0
     """Changes the order or the draw of the prompts, not the split."""
     prompt_column: str = "prompt"
+    """Column that holds the prompt, where the function yields rows; one that yields texts needs none."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further keyword arguments of the function."""
 
@@ -77,6 +78,8 @@ Source = Annotated[JsonlSource | ParquetSource | DatasetSource | ProceduralSourc
 
 
 class DataSettings(Settings):
+    """Prompts to train on and to evaluate with, and how they are worded."""
+
     train: Source
     """Prompts to train on."""
     eval: Source | None = None
@@ -96,9 +99,3 @@ class DataSettings(Settings):
         if system is not None and info.data.get("template") == "raw":
             raise ConfigError('system is set but template is "raw": set template = "chat" or remove system')
         return system
-
-
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for a near miss, or nothing."""
-    close = difflib.get_close_matches(wrong, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -17,9 +17,8 @@ from rlhf_cluster.data.settings import (
     ParquetSource,
     ProceduralSource,
     Source,
-    did_you_mean,
 )
-from rlhf_cluster.errors import DataError
+from rlhf_cluster.errors import DataError, did_you_mean
 
 Messages = tuple[Mapping[str, str], ...]
 

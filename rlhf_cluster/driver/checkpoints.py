@@ -29,18 +29,23 @@ class Checkpoints:
         self._clock = clock
 
     async def save(self, learner: LearnerGroup, *, step: int) -> CheckpointSaved:
-        """Write aside, flush, rename; then remove all but the newest `keep`."""
+        """Write aside, flush, rename; then remove all but the newest `keep`. What a crash left aside goes first."""
         aside, final = self.directory / f".writing-{step:06d}", self.directory / f"step-{step:06d}"
         state = {"step": step, **self._state()}
-        await asyncio.to_thread(_empty, aside)
+        await asyncio.to_thread(self._make_aside, aside)
         await learner.save(aside, with_state=True)
         await asyncio.to_thread(_finish, aside, final, state)
         await asyncio.to_thread(self._remove_old)
         return CheckpointSaved(time_s=self._clock.time(), step=step, path=final)
 
+    def _make_aside(self, aside: Path) -> None:
+        for left in self.directory.glob(".*-*"):
+            shutil.rmtree(left)
+        aside.mkdir(parents=True)
+
     def _remove_old(self) -> None:
         for old in self.saved()[: -self.keep]:
-            shutil.rmtree(old)
+            _remove(old)
 
     def saved(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
@@ -51,20 +56,23 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / STATE_FILE).read_text())
 
 
-def _empty(directory: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-
-
 def _finish(aside: Path, final: Path, state: dict[str, Any]) -> None:
     (aside / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n")
     for file in aside.rglob("*"):
         if file.is_file():
             _flush(file)
     _flush(aside)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        _remove(final)
     aside.rename(final)
     _flush(final.parent)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Out of sight before it is deleted: a crash in between must not leave half of a `step-*`."""
+    hidden = checkpoint.with_name(f".removing-{checkpoint.name}")
+    checkpoint.rename(hidden)
+    shutil.rmtree(hidden)
 
 
 def _flush(path: Path) -> None:

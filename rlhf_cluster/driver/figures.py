@@ -10,12 +10,16 @@ import numpy as np
 
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.records import Batch, WorkerStatus
+from rlhf_cluster.runtime.bounds import within
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.rollouts import Tally
     from rlhf_cluster.roles import RolloutWorker
 
 Result = TypeVar("Result")
+
+STATUS_BOUND_S = 60.0
+"""A role answers within 100 ms whatever it is busy with; one that takes this long is gone."""
 
 
 def batch_figures(batch: Batch, tally: Tally) -> dict[str, float]:
@@ -34,16 +38,24 @@ def batch_figures(batch: Batch, tally: Tally) -> dict[str, float]:
 
 
 def reward_figures(groups: tuple, *, prefix: str) -> dict[str, float]:
-    """`<prefix>/mean`, `<prefix>/std` over completions and `<prefix>/<name>` for each part; {} without rewards."""
+    """`<prefix>/mean`, `<prefix>/std` over completions and `<prefix>/<name>` for each part.
+
+    Invalid completions do not count; a figure of which nothing valid is left is not there.
+    """
     scored = [group for group in groups if group.rewards is not None]
     if not scored:
         return {}
-    rewards = np.concatenate([group.rewards for group in scored])
-    parts = {
-        f"{prefix}/{name}": float(np.nanmean(np.concatenate([group.breakdown[name] for group in scored])))
-        for name in scored[0].breakdown
-    }
-    return {f"{prefix}/mean": float(np.nanmean(rewards)), f"{prefix}/std": float(np.nanstd(rewards)), **parts}
+    rewards = _valid([group.rewards for group in scored])
+    parts = {name: _valid([group.breakdown[name] for group in scored]) for name in scored[0].breakdown}
+    figures = {f"{prefix}/{name}": float(values.mean()) for name, values in parts.items() if len(values)}
+    if len(rewards):
+        figures |= {f"{prefix}/mean": float(rewards.mean()), f"{prefix}/std": float(rewards.std())}
+    return figures
+
+
+def _valid(columns: list[np.ndarray]) -> np.ndarray:
+    values = np.concatenate(columns)
+    return values[~np.isnan(values)]
 
 
 class Stopwatch:
@@ -77,10 +89,14 @@ class WorkerRates:
 
     async def since_last(self) -> dict[str, float]:
         names = list(self._workers)
-        answers = await asyncio.gather(*(self._workers[name].status() for name in names))
+        answers = await asyncio.gather(*map(self._status, names))
         rates = [_rate(self._before.get(name), now) for name, now in zip(names, answers, strict=True)]
         self._before = dict(zip(names, answers, strict=True))
         return {"rollout/tokens_per_s": sum(rates)}
+
+    async def _status(self, worker_id: str) -> WorkerStatus:
+        where = {"role": "rollout worker", "worker_id": worker_id, "activity": "telling its status"}
+        return await within(STATUS_BOUND_S, self._workers[worker_id].status(), **where)
 
 
 def _rate(before: WorkerStatus | None, now: WorkerStatus) -> float:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from rlhf_cluster.config import JobConfig
@@ -56,7 +56,7 @@ class Driver:
         """Train until the last step, or until `stop` is set and the step under way is done."""
         self._phase("handing the weights to the rollout workers")
         await self._adopt(await self._publish())
-        await self._evaluate_when(True)
+        await self._evaluate_when(not stop.is_set())
         while self.step < self.job.train.num_steps and not stop.is_set():
             await self.train_step()
             last = self.step == self.job.train.num_steps
@@ -96,7 +96,7 @@ class Driver:
         self.rollouts.adopted(worker_id, adopted.version)
         return adopted
 
-    async def _learner(self, bound_s: float, answer: asyncio.Future[Result], activity: str) -> Result:
+    async def _learner(self, bound_s: float, answer: Awaitable[Result], activity: str) -> Result:
         return await within(bound_s, answer, role="learner", worker_id="learner-0", activity=activity)
 
     async def _report(self, batch: Batch, report: StepReport, adopted: list[Adopted], watch: Stopwatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,8 +49,8 @@ def load_prompts(job: JobConfig) -> JobPrompts:
     )
 
 
-def _decode(tokenizer: object, completions: Sequence[np.ndarray]) -> list[str]:
-    return tokenizer.batch_decode([tokens.tolist() for tokens in completions], skip_special_tokens=True)  # type: ignore[attr-defined]
+def _decode(tokenizer: Any, completions: Sequence[np.ndarray]) -> list[str]:
+    return tokenizer.batch_decode([tokens.tolist() for tokens in completions], skip_special_tokens=True)
 
 
 def _probe_tokens(stream: PromptStream) -> np.ndarray:

@@ -1,14 +1,15 @@
 """Keeps the rollout workers busy: prompts go out while there is room, filled groups come in and wait for their batch.
 
-    consumes     prompts of the stream, as many as the buffer has room for
-    produces     groups with texts, rewards and whatever else the algorithm needs, oldest first
-    waits for    rollout workers, reward servers, reference scorers; each wait bounded
-    unblocked by a group that arrives, one that is dropped, a batch that is taken, a version that is adopted
+consumes     prompts of the stream, as many as the buffer has room for
+produces     groups with texts, rewards and whatever else the algorithm needs, oldest first
+waits for    rollout workers, reward servers, reference scorers; each wait bounded
+unblocked by a group that arrives, one that is dropped, a batch that is taken, a version that is adopted
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -19,7 +20,7 @@ import numpy as np
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.data.stream import PromptStream, StreamState
 from rlhf_cluster.driver.clock import Clock
-from rlhf_cluster.errors import DataError
+from rlhf_cluster.errors import DataError, RoleError
 from rlhf_cluster.flow.buffer import Buffer
 from rlhf_cluster.flow.invalid_rate import InvalidRate
 from rlhf_cluster.flow.routing import WorkerView, assign
@@ -77,6 +78,7 @@ class Rollouts:
             max_rate=job.reward_server.max_invalid_rate, window=job.reward_server.invalid_window
         )
         self._turns = count()
+        self._dropped_in_a_row: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
         self._changed = asyncio.Event()
@@ -86,6 +88,8 @@ class Rollouts:
         while (groups := self.buffer.take()) is None:
             self._raise_if_hopeless()
             self.feed()
+            # Without a task under way nothing would ever set the event.
+            assert self._tasks, f"no batch to take and nothing under way: {self.buffer.snapshot()}"
             self._changed.clear()
             await self._changed.wait()
         self.feed()
@@ -137,10 +141,17 @@ class Rollouts:
     async def _generate(self, worker_id: str, requests: Sequence[RolloutRequest]) -> None:
         stream = self.roles.rollout_workers[worker_id].run(requests)
         where = {"role": "rollout worker", "worker_id": worker_id, "activity": f"generating {len(requests)} groups"}
+        num_missing = len(requests)
         async for groups in each_within(self.job.limits.generate_s, stream, **where):
+            num_missing -= len(groups)
             self._in_flight[worker_id] -= len(groups)
             self.tally.num_tokens += sum(group.num_tokens for group in groups)
             self._spawn(self._fill(groups))
+        if num_missing:
+            raise RoleError(
+                f"rollout worker {worker_id} ended its answer with {num_missing} of {len(requests)} groups missing",
+                **where,
+            )
 
     async def _fill(self, groups: Sequence[RolloutGroup]) -> None:
         """Fill the columns that the algorithm needs, and tell the buffer."""
@@ -154,6 +165,7 @@ class Rollouts:
             kept = await within(self.job.limits.score_s, scorer.logprobs(kept), **where)
         for group in kept:
             self.buffer.complete(group)
+            self._dropped_in_a_row.clear()
         self._changed.set()
 
     async def _score(self, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
@@ -173,6 +185,7 @@ class Rollouts:
         valid = group.valid_only()
         if reason := self.job.algorithm.drop_reason(valid):
             self.tally.num_dropped += 1
+            self._dropped_in_a_row[reason] += 1
             self._emit(GroupDropped(**where, prompt_id=group.prompt.prompt_id, reason=reason))
             self.buffer.drop(group.request_id, reason=reason)
             return None
@@ -186,11 +199,12 @@ class Rollouts:
     def _raise_if_hopeless(self) -> None:
         if self._failure is not None:
             raise self._failure
-        if self.tally.num_dropped >= self.job.limits.dropped_groups:
+        if (num_dropped := self._dropped_in_a_row.total()) >= self.job.limits.dropped_groups:
+            reasons = ", ".join(f"{reason} {number} times" for reason, number in self._dropped_in_a_row.most_common())
             raise DataError(
-                f"{self.tally.num_dropped} groups in a row were dropped and no batch could be filled: all completions of "
-                "a prompt get the same reward. Check the rewards on `rlhf eval`, raise rollout.temperature, "
-                "or use easier or harder prompts (limits.dropped_groups is the bound)"
+                f"{num_dropped} groups in a row teach nothing ({reasons}; zero_variance: all completions of a prompt get "
+                "the same reward). Check the rewards with `rlhf eval`, raise rollout.temperature, or use easier or harder "
+                "prompts (limits.dropped_groups is the bound)"
             )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

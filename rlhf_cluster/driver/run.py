@@ -1,11 +1,11 @@
-"""Runs a job from its config to its end: directory, prompts, roles, the loop, and one last event that says how it went."""
+"""Runs a job from its config to its end: directory, prompts, roles, the loop, and a last event on how it went."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -75,18 +75,25 @@ async def run_job(
             progress.driver = driver
             await driver.run(stop)
     except asyncio.CancelledError:
-        ended("interrupted", f"aborted; `rlhf resume {job_dir}` goes on from the newest checkpoint")
+        ended("interrupted", f"aborted; {_way_on(job_dir)}")
         raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  The journal's last line is due whatever it was; it goes on.
         ended("failed", str(_cause(error)))
         raise _cause(error) from None
     if progress.step < job.train.num_steps:
-        return ended("interrupted", f"stopped after step {progress.step}; `rlhf resume {job_dir}` goes on from there")
+        return ended("interrupted", f"stopped after step {progress.step}; {_way_on(job_dir)}")
     return ended("succeeded", f"{job.train.num_steps} steps done")
 
 
+def _way_on(job_dir: Path) -> str:
+    """What to type next, which depends on whether there is a checkpoint yet."""
+    if any((job_dir / "checkpoints").glob("step-*")):
+        return f"`rlhf resume {job_dir}` goes on from the newest checkpoint"
+    return f"there is no checkpoint yet, so start again with `rlhf run {job_dir / JOB_FILE}`"
+
+
 def resume_point(job_dir: Path) -> tuple[JobConfig, Path]:
-    """The job that ran in `job_dir` and its newest checkpoint. Raises `ConfigError` where there is nothing to resume."""
+    """The job that ran in `job_dir` and its newest checkpoint. Raises `ConfigError` where nothing can be resumed."""
     job_file = job_dir / JOB_FILE
     if not job_file.is_file():
         raise ConfigError(f"{job_dir} is no job directory: it holds no {JOB_FILE}")
@@ -97,7 +104,7 @@ def resume_point(job_dir: Path) -> tuple[JobConfig, Path]:
 
 
 async def evaluate_job(job: JobConfig, checkpoint: Path | None = None) -> Evaluated:
-    """Only the held-out evaluation of `job`, of its model or of `checkpoint`. Raises `ConfigError` without data.eval."""
+    """The held-out evaluation alone, of the job's model or of `checkpoint`. Raises `ConfigError` without data.eval."""
     if job.data.eval is None:
         raise ConfigError("data.eval is not set: add a [data.eval] table with held-out prompts")
     if checkpoint:
@@ -130,9 +137,10 @@ class _Progress:
 @asynccontextmanager
 async def _driver(
     job: JobConfig, observers: Observer, *, job_dir: Path, checkpoint: Path | None, clock: Clock
-) -> AsyncIterator[Driver]:
+) -> AsyncGenerator[Driver]:
     emit = observers.on_event
-    emit(Phase(time_s=clock.time(), step=0, name="starting the roles"))
+    first_step = read_state(checkpoint)["step"] if checkpoint else 0
+    emit(Phase(time_s=clock.time(), step=first_step, name="starting the roles"))
     async with _open(job, job_dir=job_dir) as (prompts, roles):
         state = await _restore(job, roles, prompts, checkpoint) if checkpoint else {"step": 0, "next_request_id": 0}
         rollouts = Rollouts(
@@ -178,7 +186,7 @@ async def _restore(job: JobConfig, roles: Roles, prompts: JobPrompts, checkpoint
 
 
 @asynccontextmanager
-async def _open(job: JobConfig, *, job_dir: Path) -> AsyncIterator[tuple[JobPrompts, Roles]]:
+async def _open(job: JobConfig, *, job_dir: Path) -> AsyncGenerator[tuple[JobPrompts, Roles]]:
     prompts = await asyncio.to_thread(load_prompts, job)
     async with (
         open_runtime(job) as runtime,

@@ -1,1 +1,1 @@
-"""The distributed state machines, sans IO: events and snapshots in, decisions out. No clock, no randomness, no asyncio."""
+"""The distributed state machines, sans IO: events and snapshots in, decisions out. No clock, randomness or asyncio."""

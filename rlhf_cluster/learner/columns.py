@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,5 +52,7 @@ class BatchColumns:
         return torch.from_numpy(indices).to(self.weights_N.device)
 
 
-def _column(parts: list[np.ndarray], device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(parts).astype(np.float32)).to(device)
+def _column(parts: Sequence[np.ndarray | None], device: torch.device) -> torch.Tensor:
+    filled = [part for part in parts if part is not None]
+    assert len(filled) == len(parts), "a column is there for every group of a batch or for none"
+    return torch.from_numpy(np.concatenate(filled).astype(np.float32)).to(device)

@@ -5,21 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.records import Batch, StepReport, WeightHandle, WorkerStatus
-
-if TYPE_CHECKING:
-    from rlhf_cluster.learner.role import LearnerRole
+from rlhf_cluster.roles import Role
 
 Result = TypeVar("Result")
+
+
+class Rank(Role, Protocol):
+    """What the group asks of each of its ranks; `LearnerRole`, or a handle of one."""
+
+    async def rendezvous(self) -> str: ...
+
+    async def start(self, meeting_point: str | None) -> None: ...
+
+    async def update(self, algorithm: Algorithm, batch: Batch) -> StepReport: ...
+
+    async def publish(self) -> WeightHandle | None: ...
+
+    async def save(self, path: Path, *, with_state: bool) -> None: ...
+
+    async def load(self, path: Path) -> None: ...
 
 
 class LearnerGroup:
     """Implements `roles.Learner` over the handles of its ranks: every call goes to all, rank 0's answer counts."""
 
-    def __init__(self, ranks: Sequence[LearnerRole]) -> None:
+    def __init__(self, ranks: Sequence[Rank]) -> None:
         self.ranks = tuple(ranks)
 
     async def start(self) -> None:
@@ -46,6 +60,6 @@ class LearnerGroup:
     async def close(self) -> None:
         await asyncio.gather(*(rank.close() for rank in self.ranks))
 
-    async def _all(self, call: Callable[[LearnerRole], Awaitable[Result]]) -> Result:
+    async def _all(self, call: Callable[[Rank], Awaitable[Result]]) -> Result:
         """The first failure of any rank is raised at once; the others may be stuck in a collective by then."""
         return (await asyncio.gather(*(call(rank) for rank in self.ranks)))[0]

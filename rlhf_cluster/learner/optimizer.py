@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -45,7 +45,7 @@ def freeze_lower_layers(language_model: nn.Module, *, train_last_layers: int | N
     """
     if train_last_layers is None:
         return
-    trunk = language_model.base_model
+    trunk: Any = language_model.base_model
     if train_last_layers > len(trunk.layers):
         raise ValueError(
             f"learner.train_last_layers = {train_last_layers}, but this model has {len(trunk.layers)} layers: "

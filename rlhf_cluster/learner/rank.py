@@ -93,9 +93,7 @@ class LearnerRank:
 
     def _share_of(self, batch: Batch) -> list[Microbatch]:
         settings = self.spec.settings
-        rows = rows_of(
-            batch.groups, share_prompt=settings.packing == "prefix", max_row_tokens=settings.max_row_tokens
-        )
+        rows = rows_of(batch.groups, share_prompt=settings.packing == "prefix", max_row_tokens=settings.max_row_tokens)
         planned = plan_microbatches(rows, num_ranks=self.num_ranks, budget_tokens=settings.microbatch_tokens)
         return [build_microbatch(batch.groups, members) for members in planned[self.rank]]
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import socket
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-import psutil
 import torch
 from torch import distributed
 
 from rlhf_cluster.algorithms import Algorithm
+from rlhf_cluster.compute_thread import ComputeThread
 from rlhf_cluster.learner.rank import LearnerRank
 from rlhf_cluster.learner.spec import LearnerSpec
 from rlhf_cluster.records import Batch, StepReport, WeightHandle, WorkerStatus
 
 if TYPE_CHECKING:
     from rlhf_cluster.roles import WeightTransport
-
-Result = TypeVar("Result")
 
 
 class LearnerRole:
@@ -35,12 +28,9 @@ class LearnerRole:
         self.rank = rank
         self.num_ranks = num_ranks
         self.transport = transport
-        self.worker_id = f"learner-{rank}"
-        self.activity = "starting"
         self.tokens_total = 0
-        self.busy_s = 0.0
         self._learner: LearnerRank | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.worker_id)
+        self._thread = ComputeThread(f"learner-{rank}", role="learner")
 
     async def rendezvous(self) -> str:
         """`tcp://address:port` on this rank's node where the group can meet; asked of rank 0."""
@@ -51,7 +41,7 @@ class LearnerRole:
 
     async def start(self, meeting_point: str | None) -> None:
         """Load the model and meet the other ranks. `meeting_point` None is a group of one."""
-        await self._in_thread("loading the model", self._open, meeting_point)
+        await self._thread.run("loading the model", self._open, meeting_point)
 
     def _open(self, meeting_point: str | None) -> None:
         torch.set_num_threads(self.spec.settings.threads)
@@ -66,50 +56,33 @@ class LearnerRole:
         self._learner = LearnerRank(self.spec, rank=self.rank, num_ranks=self.num_ranks, transport=self.transport)
 
     async def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
-        report = await self._in_thread(f"updating on step {batch.step}", self._opened().update, algorithm, batch)
+        report = await self._thread.run(f"updating on step {batch.step}", self._opened().update, algorithm, batch)
         self.tokens_total += batch.num_tokens
         return report
 
     async def publish(self) -> WeightHandle | None:
-        return await self._in_thread("publishing weights", self._opened().publish)
+        return await self._thread.run("publishing weights", self._opened().publish)
 
     async def save(self, path: Path, *, with_state: bool) -> None:
-        await self._in_thread(f"saving {path.name}", lambda: self._opened().save(path, with_state=with_state))
+        await self._thread.run(f"saving {path.name}", lambda: self._opened().save(path, with_state=with_state))
 
     async def load(self, path: Path) -> None:
-        await self._in_thread(f"loading {path.name}", self._opened().load, path)
+        await self._thread.run(f"loading {path.name}", self._opened().load, path)
 
     async def status(self) -> WorkerStatus:
-        return WorkerStatus(
-            role="learner",
-            worker_id=self.worker_id,
-            state="starting" if self._learner is None else "busy" if self.activity else "idle",
-            activity=self.activity,
-            version=self._learner.version if self._learner else -1,
-            tokens_total=self.tokens_total,
-            busy_s=self.busy_s,
-            rss_bytes=psutil.Process().memory_info().rss,
-            process_id=os.getpid(),
-        )
+        version = self._learner.version if self._learner else -1
+        return self._thread.status(ready=self._learner is not None, version=version, tokens_total=self.tokens_total)
 
     async def close(self) -> None:
-        if self._learner is not None:
-            learner, self._learner = self._learner, None
-            await self._in_thread("closing", learner.close)
-        self._thread.shutdown(wait=False)
+        await self._thread.close(None if self._learner is None else self._free)
+
+    def _free(self) -> None:
+        self._opened().close()
+        self._learner = None
 
     def _opened(self) -> LearnerRank:
         assert self._learner is not None, "start() comes first"
         return self._learner
-
-    async def _in_thread(self, activity: str, function: Callable[..., Result], *arguments: Any) -> Result:
-        self.activity = activity
-        started = time.perf_counter()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-        finally:
-            self.activity = ""
-            self.busy_s += time.perf_counter() - started
 
 
 def _own_address() -> str:

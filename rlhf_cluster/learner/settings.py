@@ -56,6 +56,6 @@ class LearnerSettings(Settings):
     logit_chunk_rows: int = Field(1024, ge=1)
     """Rows of logits that exist at one time."""
     optimizer: OptimizerSettings = OptimizerSettings()
-    """See OptimizerSettings."""
+    """AdamW, its learning rate and its bounds."""
     collective_timeout_s: float = Field(600.0, gt=0)
     """How long a rank waits for the others inside a collective."""

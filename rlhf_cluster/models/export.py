@@ -1,4 +1,4 @@
-"""Writes a policy as a Hugging Face directory that `transformers` and vLLM load: streamed, so sharded backends can too."""
+"""Writes a policy as a Hugging Face directory that `transformers` and vLLM load, streamed for sharded backends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def export_policy(
     dtype: torch.dtype,
     max_shard_bytes: int = 4 * 2**30,
 ) -> None:
-    """Fill the existing directory `target`: weights in `dtype`, and every other file of `source` (tokenizer, templates)."""
+    """Fill the existing directory `target`: weights in `dtype`, and all other files of `source`, as the tokenizer's."""
     shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*WEIGHTS))
     config.save_pretrained(target)
     config_file = target / "config.json"

@@ -25,6 +25,16 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     return _load(AutoTokenizer, path)
 
 
+def load_reward_model(path: Path, *, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A sequence classifier with one output, and its tokenizer. `dtype` names torch's; `auto` is the checkpoint's."""
+    from transformers import AutoModelForSequenceClassification
+
+    model = _load(AutoModelForSequenceClassification, path, dtype=dtype).eval()
+    if model.config.num_labels != 1:
+        raise ModelError(f"{path} has {model.config.num_labels} outputs; a reward needs exactly 1 (num_labels = 1)")
+    return model, load_tokenizer(path)
+
+
 def max_context(path: Path) -> int:
     """`max_position_embeddings` of the model at `path`: the most tokens a sequence may have."""
     from transformers import AutoConfig
@@ -35,6 +45,9 @@ def max_context(path: Path) -> int:
 def _load(kind: Any, path: Path, **options: Any) -> Any:
     from transformers.utils import logging
 
+    # Transformers would take any other path for the name of a model on a hub, and ask the network for it.
+    if not path.is_dir():
+        raise ModelError(f"{path} is no directory: name one with config.json, safetensors weights and a tokenizer")
     logging.disable_progress_bar()
     try:
         return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)

@@ -9,6 +9,7 @@ from torch import nn
 
 from rlhf_cluster.data.packing import PADDING, TRUNK, Microbatch
 from rlhf_cluster.functional.logprobs import chosen_logprobs
+from rlhf_cluster.models import attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,8 +22,11 @@ class PolicyNetwork(nn.Module):
     `logit_chunk_rows` rows of the vocabulary. Being the root module, it works under DDP and FSDP2 alike.
     """
 
-    def __init__(self, language_model: PreTrainedModel, *, temperature: float = 1.0, logit_chunk_rows: int = 1024) -> None:
+    def __init__(
+        self, language_model: PreTrainedModel, *, temperature: float = 1.0, logit_chunk_rows: int = 1024
+    ) -> None:
         super().__init__()
+        language_model.set_attn_implementation(attention.NAME)
         self.language_model = language_model
         self.temperature = temperature
         self.logit_chunk_rows = logit_chunk_rows

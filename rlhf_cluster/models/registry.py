@@ -15,8 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlhf_cluster.data.settings import did_you_mean
-from rlhf_cluster.errors import ModelError
+from rlhf_cluster.errors import ModelError, did_you_mean
 
 Progress = Callable[[str], None]
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")

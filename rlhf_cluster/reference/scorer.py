@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
+from rlhf_cluster.compute_thread import ComputeThread
 from rlhf_cluster.data.packing import build_microbatch, plan_microbatches, rows_of
 from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.models.policy import PolicyNetwork
@@ -26,22 +22,16 @@ MAX_ROW_TOKENS = 1024
 class ReferenceScorer:
     """Implements `roles.ReferenceScorer`. Work runs in one thread, so `status` answers meanwhile."""
 
-    def __init__(
-        self, settings: ReferenceSettings, *, model_path: Path, temperature: float, worker_id: str
-    ) -> None:
+    def __init__(self, settings: ReferenceSettings, *, model_path: Path, temperature: float, worker_id: str) -> None:
         self.settings = settings
         self.model_path = model_path
         self.temperature = temperature
-        self.worker_id = worker_id
-        self.activity = "starting"
         self.tokens_total = 0
-        self.busy_s = 0.0
         self._network: PolicyNetwork | None = None
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=worker_id)
+        self._thread = ComputeThread(worker_id, role="reference scorer")
 
     async def start(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
-        self.activity = ""
+        await self._thread.run("loading the model", self._open)
 
     def _open(self) -> None:
         torch.set_num_threads(self.settings.threads)
@@ -51,16 +41,11 @@ class ReferenceScorer:
         self._network = PolicyNetwork(language_model, temperature=self.temperature)
 
     async def logprobs(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
-        self.activity = f"scoring {len(groups)} groups"
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, groups)
-        finally:
-            self.activity = ""
+        return await self._thread.run(f"scoring {len(groups)} groups", self._score, groups)
 
     @torch.no_grad()
     def _score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
         assert self._network is not None, "start() comes first"
-        started = time.perf_counter()
         logprobs_N = np.zeros(sum(group.num_tokens for group in groups), np.float32)
         rows = rows_of(groups, share_prompt=True, max_row_tokens=MAX_ROW_TOKENS)
         [planned] = plan_microbatches(rows, num_ranks=1, budget_tokens=self.settings.microbatch_tokens)
@@ -69,23 +54,13 @@ class ReferenceScorer:
             logprobs_N[microbatch.origin_N] = self._network(microbatch).float().cpu().numpy()
         parts = np.split(logprobs_N, np.cumsum([group.num_tokens for group in groups])[:-1])
         self.tokens_total += len(logprobs_N)
-        self.busy_s += time.perf_counter() - started
-        return tuple(
-            replace(group, reference_logprobs=part) for group, part in zip(groups, parts, strict=True)
-        )
+        return tuple(replace(group, reference_logprobs=part) for group, part in zip(groups, parts, strict=True))
 
     async def status(self) -> WorkerStatus:
-        return WorkerStatus(
-            role="reference scorer",
-            worker_id=self.worker_id,
-            state="starting" if self._network is None else "busy" if self.activity else "idle",
-            activity=self.activity,
-            tokens_total=self.tokens_total,
-            busy_s=self.busy_s,
-            rss_bytes=psutil.Process().memory_info().rss,
-            process_id=os.getpid(),
-        )
+        return self._thread.status(ready=self._network is not None, tokens_total=self.tokens_total)
 
     async def close(self) -> None:
+        await self._thread.close(None if self._network is None else self._free)
+
+    def _free(self) -> None:
         self._network = None
-        self._thread.shutdown(wait=False)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlhf_cluster.compute_thread import ComputeThread
 from rlhf_cluster.errors import ModelError, RoleError
+from rlhf_cluster.models.load import load_reward_model
 from rlhf_cluster.rewards.sample import Failure, Outcome, RewardSample, failure_of, outcome_of
 from rlhf_cluster.rewards.settings import ModelReward
 
@@ -28,7 +30,7 @@ class RewardModel:
 
     def __init__(self, settings: ModelReward) -> None:
         self._settings = settings
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reward-model")
+        self._thread = ComputeThread(settings.label, role="reward model")
         self._waiting: list[tuple[Sequence[RewardSample], asyncio.Future[list[Outcome]]]] = []
         self._drain: asyncio.Task[None] | None = None
         self._model: Any = None
@@ -36,7 +38,7 @@ class RewardModel:
 
     async def start(self) -> None:
         """Load the model. Raises `ModelError`."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._load)
+        await self._thread.run("loading the model", self._load)
 
     async def score(self, samples: Sequence[RewardSample]) -> list[Outcome]:
         answer: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
@@ -55,18 +57,17 @@ class RewardModel:
         waiting, self._waiting = self._waiting, []
         for _, answer in waiting:
             _fail(answer, _closed())
-        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
-        self._model = self._tokenizer = None
+        await self._thread.close(self._free)
 
     async def _score_waiting(self) -> None:
         """Consumes `_waiting`, produces the answers; waits for the thread; ends when nothing waits."""
         while self._waiting:
             waiting, self._waiting = self._waiting, []
             samples = [sample for group, _ in waiting for sample in group]
-            scored = asyncio.get_running_loop().run_in_executor(self._thread, self._score_all, samples)
             try:
-                outcomes = iter(await scored)
-            except (Exception, asyncio.CancelledError) as error:  # our own fault, or closed: nobody is left waiting
+                outcomes = iter(await self._thread.run(f"scoring {len(samples)} completions", self._score_all, samples))
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+                # It is the waiting ones' to know, our own fault and a closed thread included.
                 for _, answer in waiting:
                     _fail(answer, error if isinstance(error, Exception) else _closed())
                 return
@@ -101,7 +102,8 @@ class RewardModel:
     def _score_batch(self, token_ids: Sequence[Sequence[int]]) -> list[Outcome]:
         try:
             return [outcome_of(score) for score in self._forward(token_ids)]
-        except Exception as error:  # out of memory, or a token id that the model lacks: this batch has no rewards
+        except Exception as error:  # noqa: BLE001
+            # Out of memory, or a token id that the model lacks: this batch has no rewards, and the failure says why.
             return [failure_of(error)] * len(token_ids)
 
     def _forward(self, token_ids: Sequence[Sequence[int]]) -> list[float]:
@@ -127,35 +129,26 @@ class RewardModel:
 
     def _load(self) -> None:
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         settings = self._settings
         if settings.num_threads is not None:
             torch.set_num_threads(settings.num_threads)
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                settings.path, dtype=settings.dtype, local_files_only=True
-            )
-            tokenizer: Any = AutoTokenizer.from_pretrained(settings.path, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"reward model {settings.path!r} cannot be loaded: {error}; `path` names a directory with config.json, "
-                "safetensors weights and a tokenizer"
-            ) from error
-        if model.config.num_labels != 1:
-            raise ModelError(
-                f"reward model {settings.path!r} has {model.config.num_labels} outputs; a reward needs exactly 1 "
-                "(num_labels = 1)"
-            )
-        self._model, self._tokenizer = model.to(device).eval(), tokenizer
+            model, tokenizer = load_reward_model(Path(settings.path), dtype=settings.dtype)
+        except ModelError as error:
+            raise ModelError(f"reward {settings.label!r}: {error}") from error
+        self._model, self._tokenizer = model.to(device), tokenizer
         self._pad_id = tokenizer.pad_token_id or 0  # any id will do: padding is masked
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._max_tokens = min(length for length in (settings.max_tokens, context, 1 << 30) if length)
 
+    def _free(self) -> None:
+        self._model = self._tokenizer = None
+
 
 def _closed() -> RoleError:
-    return RoleError("the reward model is closed", role="reward_server", activity="scoring")
+    return RoleError("the reward model is closed", role="reward server", activity="scoring")
 
 
 def _fail(answer: asyncio.Future[list[Outcome]], error: Exception) -> None:

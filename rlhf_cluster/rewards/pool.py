@@ -105,7 +105,8 @@ class FunctionPool:
                 return Failure(kind="died", message=f"its process ended with exit code {error.exitcode}")
             except RuntimeError:  # pebble's word for a pool that is broken or stopped, `BrokenProcessPool` included
                 self._replace(pool)
-            except Exception as error:  # came out of the process around the function, such as its last memory gone
+            except Exception as error:  # noqa: BLE001
+                # It came out of the process around the function, such as its last memory gone.
                 return failure_of(error)
         return Failure(kind="unavailable", message=f"the process pool broke {NUM_ATTEMPTS} times in a row")
 

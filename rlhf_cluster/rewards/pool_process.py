@@ -50,7 +50,8 @@ def initialise(specs: tuple[FunctionSpec, ...], max_memory_bytes: int | None) ->
             _functions[spec.label] = table.load(spec.function, spec.args)
         except ConfigError as error:
             _load_errors[spec.label] = str(error)
-        except Exception as error:  # foreign code at import time may raise anything; the job refuses to start with it
+        except Exception as error:  # noqa: BLE001
+            # Foreign code at import time may raise anything; the job refuses to start with it.
             _load_errors[spec.label] = f"reward function {spec.function!r}: {failure_of(error).message}"
 
 
@@ -76,7 +77,7 @@ def score_samples(label: str, pickled_samples: bytes) -> list[Outcome] | Failure
         return Failure(kind="unavailable", message=_load_errors[label])
     try:
         samples = pickle.loads(pickled_samples)
-    except Exception as error:  # classes that the row's values need and this process lacks
+    except Exception as error:  # noqa: BLE001  Unpickling runs foreign code, which this process may even lack.
         return failure_of(error)
     results = [_call(_functions[label], sample) for sample in samples]
     if any(inspect.isawaitable(result) for result in results):
@@ -87,7 +88,7 @@ def score_samples(label: str, pickled_samples: bytes) -> list[Outcome] | Failure
 def _call(function: Callable[[RewardSample], Any], sample: RewardSample) -> Any:
     try:
         return function(sample)
-    except BaseException as error:  # also SystemExit and the like: none of it may reach the server
+    except BaseException as error:  # noqa: BLE001  Also SystemExit and the like: none of it may reach the server.
         return failure_of(error)
 
 
@@ -98,7 +99,7 @@ async def _await_all(results: list[Any]) -> list[Outcome]:
 async def _await(result: Any) -> Outcome:
     try:
         return _outcome(await result if inspect.isawaitable(result) else result)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  As in `_call`.
         return failure_of(error)
 
 

@@ -67,7 +67,8 @@ def outcome_of(value: object) -> Outcome:
         return Failure(kind="not_a_number", message=complaint)
     try:
         number = float(value)
-    except Exception as error:  # foreign `__float__`: an array of two, a tensor on another device, 10**400
+    except Exception as error:  # noqa: BLE001
+        # A foreign `__float__`: an array of two, a tensor on another device, 10**400.
         return Failure(kind="not_a_number", message=f"{complaint} ({_shown(str, error)})")
     if not math.isfinite(number) or abs(number) > FLOAT32_MAX:
         return Failure(kind="not_a_number", message=complaint)
@@ -84,7 +85,7 @@ def _shown(show: Callable[[object], str], value: object) -> str:
     """`show(value)` on one short line; foreign objects may fail even at that."""
     try:
         return shorten(show(value))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  A foreign `__repr__` may raise anything.
         return f"<no text: {type(error).__name__}>"
 
 

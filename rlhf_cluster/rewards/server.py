@@ -61,7 +61,7 @@ class RewardServer:
     async def start(self) -> None:
         """Start processes, load functions and models. Raises `ConfigError` or `ModelError` for what does not load."""
         if self._state == "closed":
-            raise RoleError("the reward server is closed", role="reward_server", worker_id=self._worker_id)
+            raise RoleError("the reward server is closed", role="reward server", worker_id=self._worker_id)
         if self._start is None:
             self._start = asyncio.create_task(self._start_members())
         await asyncio.shield(self._start)
@@ -81,7 +81,7 @@ class RewardServer:
         state = ("busy" if self._num_in_flight else "idle") if started else self._state
         running_s = time.monotonic() - self._busy_since_s if self._num_in_flight else 0.0
         return WorkerStatus(
-            role="reward_server",
+            role="reward server",
             worker_id=self._worker_id,
             state=state,
             activity=f"scoring {self._num_in_flight} groups" if state == "busy" else state,

@@ -83,6 +83,7 @@ class ModelReward(_Reward):
     max_tokens: int | None = Field(default=None, ge=1)
     """Longer inputs lose their beginning. Left out: the model's own context length."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the model; `auto` is the checkpoint's."""
     device: str | None = None
     """`cpu`, `cuda`, ...; left out: the GPU when the server has one."""
     num_threads: int | None = Field(default=None, ge=1)

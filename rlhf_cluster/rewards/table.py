@@ -6,7 +6,6 @@ The attribute is a plain or async function of a `RewardSample`, or a class whose
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import re
@@ -14,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.errors import ConfigError, did_you_mean
 
 BUILT_IN: Mapping[str, str] = {
     "exact_match": "rlhf_cluster.rewards.exact_match:exact_match",
@@ -44,10 +43,9 @@ def import_path(function: str) -> str:
                 "with one colon between the module and the function"
             )
         return function
-    close = difflib.get_close_matches(function, BUILT_IN, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
     raise ConfigError(
-        f"no built-in reward is called {function!r}; {hint}Built in are {', '.join(BUILT_IN)}; "
+        f"no built-in reward is called {function!r}{did_you_mean(function, BUILT_IN)}; built in are "
+        f"{', '.join(BUILT_IN)}; "
         "your own function is named as 'package.module:attribute'"
     )
 
@@ -68,8 +66,7 @@ def load(function: str, args: Mapping[str, Any]) -> Callable[..., Any]:
         ) from error
     for part in attribute.split("."):
         if not hasattr(target, part):
-            close = difflib.get_close_matches(part, dir(target), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(part, dir(target))
             raise ConfigError(f"reward function {function!r}: {module_name} has no {part!r}{hint}")
         target = getattr(target, part)
     return _bind(function, target, args)

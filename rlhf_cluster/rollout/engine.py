@@ -5,7 +5,7 @@ Token ids in; token ids, sampled-token log-probabilities, finish reasons and wei
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     max_context: int
     """Prompt plus completion tokens that a sequence may have."""
+    dtype: str | None
+    """In which weights must arrive, as in `TensorSpec`; None where any will do."""
+
+    def expected_shapes(self) -> Mapping[str, tuple[int, ...]] | None:
+        """Shapes of all parameters under their Hugging Face names; None where any weights will do."""
+        ...
 
     def submit(self, request: RolloutRequest) -> None:
         """Queue a request. Raises `PromptTooLong` when the prompt leaves no room for one new token."""
@@ -39,6 +45,10 @@ class Engine(Protocol):
         """Since start, those of unfinished completions included where the engine knows them: the sign of progress."""
         ...
 
+    def abort(self, request_ids: Collection[int]) -> None:
+        """Forget these requests; ids that are not in flight are passed over."""
+        ...
+
     def abort_all(self) -> None:
         """Forget every request in flight."""
         ...
@@ -52,8 +62,9 @@ class Engine(Protocol):
         ...
 
     def probe(self, token_ids: np.ndarray) -> np.ndarray:
-        """Teacher-forced log-probabilities, temperature 1: int32 [T] -> float32 [T-1]. Only while nothing is in flight
-        or between steps; must not disturb running requests."""
+        """Teacher-forced log-probabilities, temperature 1: int32 [T] -> float32 [T-1]. Called between steps; must not
+        disturb running requests. An engine without logits returns an empty array, and `held_digests` must then cover
+        every tensor."""
         ...
 
     def close(self) -> None: ...

@@ -38,13 +38,19 @@ class RolloutSettings(Settings):
     renormalised over that set while the learner's are not, so the importance weights carry the difference."""
     top_k: int = Field(0, ge=0)
     """Sample from this many most likely tokens; 0 for all. What is said of `top_p` holds here too."""
+    ignore_eos: bool = False
+    """Generate `max_new_tokens` whatever the policy says: for benchmarks."""
     engine: EngineSettings = VllmEngine()
     """What generates: `vllm`, `transformers` or `scripted`."""
 
     @property
     def sampling(self) -> Sampling:
         return Sampling(
-            max_new_tokens=self.max_new_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            ignore_eos=self.ignore_eos,
         )
 
     @property

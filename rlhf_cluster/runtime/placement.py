@@ -85,7 +85,9 @@ class Plan:
         ]
         here = "a running Ray cluster, whose size is checked when the job connects"
         if self.machine:
-            here = f"this machine: {self.machine.cpus} CPUs, {self.machine.gpus} GPUs, {_gib(self.machine.memory_bytes)}"
+            here = (
+                f"this machine: {self.machine.cpus} CPUs, {self.machine.gpus} GPUs, {_gib(self.machine.memory_bytes)}"
+            )
         return [
             f"{self.job_name}: {self.arithmetic}",
             self.staleness,
@@ -143,49 +145,24 @@ def _weights(job: JobConfig, size: ModelSize) -> str:
 
 def _roles(job: JobConfig, size: ModelSize) -> list[RolePlan]:
     rollout, reward, reference, learner = job.rollout, job.reward_server, job.reference, job.learner
-    roles = [
-        RolePlan(
-            role="rollout worker",
-            num_replicas=rollout.num_workers,
-            cpus=rollout.cpus,
-            gpus=rollout.gpus,
-            threads=rollout.threads,
-            memory_bytes=_rollout_bytes(job, size),
-        ),
-    ]
+    replicas = [("rollout worker", rollout, rollout.num_workers, rollout.threads, _rollout_bytes(job, size))]
     if job.rewards:
-        roles.append(
-            RolePlan(
-                role="reward server",
-                num_replicas=reward.num_workers,
-                cpus=reward.cpus,
-                gpus=reward.gpus,
-                threads=1,
-                memory_bytes=(1 + reward.num_processes) * REWARD_PROCESS_BYTES + _reward_models_bytes(job),
-            )
-        )
+        replicas.append(("reward server", reward, reward.num_workers, 1, _reward_bytes(job)))
     if "reference" in job.algorithm.needs:
-        roles.append(
-            RolePlan(
-                role="reference scorer",
-                num_replicas=reference.num_workers,
-                cpus=reference.cpus,
-                gpus=reference.gpus,
-                threads=reference.threads,
-                memory_bytes=TORCH_PROCESS_BYTES + size.num_parameters * (2 if reference.precision == "bf16" else 4),
-            )
-        )
-    roles.append(
+        memory_bytes = _reference_bytes(job, size)
+        replicas.append(("reference scorer", reference, reference.num_workers, reference.threads, memory_bytes))
+    replicas.append(("learner", learner, learner.num_ranks, learner.threads, _learner_bytes(job, size)))
+    return [
         RolePlan(
-            role="learner",
-            num_replicas=learner.num_ranks,
-            cpus=learner.cpus,
-            gpus=learner.gpus,
-            threads=learner.threads,
-            memory_bytes=_learner_bytes(job, size),
+            role=role,
+            num_replicas=num_replicas,
+            cpus=settings.cpus,
+            gpus=settings.gpus,
+            threads=threads,
+            memory_bytes=memory_bytes,
         )
-    )
-    return roles
+        for role, settings, num_replicas, threads, memory_bytes in replicas
+    ]
 
 
 def _rollout_bytes(job: JobConfig, size: ModelSize) -> int:
@@ -199,9 +176,15 @@ def _rollout_bytes(job: JobConfig, size: ModelSize) -> int:
     return VLLM_PROCESS_BYTES + 2 * weight_bytes + int((engine.kv_cache_gib or 1.0) * GIB)
 
 
-def _reward_models_bytes(job: JobConfig) -> int:
+def _reward_bytes(job: JobConfig) -> int:
+    """The server's process and its own, and the reward models in 32 bit where their size is known."""
     paths = [Path(reward.path) for reward in job.rewards if reward.type == "model"]
-    return sum(TORCH_PROCESS_BYTES + 4 * model_size(path).num_parameters for path in paths if path.is_dir())
+    models = sum(TORCH_PROCESS_BYTES + 4 * model_size(path).num_parameters for path in paths if path.is_dir())
+    return (1 + job.reward_server.num_processes) * REWARD_PROCESS_BYTES + models
+
+
+def _reference_bytes(job: JobConfig, size: ModelSize) -> int:
+    return TORCH_PROCESS_BYTES + size.num_parameters * (2 if job.reference.precision == "bf16" else 4)
 
 
 def _learner_bytes(job: JobConfig, size: ModelSize) -> int:
@@ -225,8 +208,8 @@ def _refuse(made: Plan) -> None:
         return
     if made.gpus > machine.gpus:
         raise CannotFit(
-            f"{made.job_name}: the roles reserve {made.gpus:g} GPUs and this machine has {machine.gpus}: set gpus = 0 for "
-            "the roles that can do without, or name a cluster with ray.address"
+            f"{made.job_name}: the roles reserve {made.gpus:g} GPUs and this machine has {machine.gpus}: set gpus = 0 "
+            "for the roles that can do without, or name a cluster with ray.address"
         )
     if made.memory_bytes > machine.memory_bytes:
         largest = max(made.roles, key=lambda role: role.num_replicas * role.memory_bytes)

@@ -6,6 +6,7 @@ Actors have no restarts and no retries of their own: a role that dies is the dri
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import shutil
 import tempfile
@@ -51,7 +52,7 @@ class RayRuntime:
     async def start(cls, job: JobConfig) -> RayRuntime:
         """Raises `CannotFit` when the cluster has fewer CPUs or GPUs in total than the roles reserve."""
         if job.ray.address:
-            await asyncio.to_thread(ray.init, address=job.ray.address, log_to_driver=False, logging_level="ERROR")
+            await asyncio.to_thread(ray.init, address=job.ray.address, log_to_driver=False, logging_level=logging.ERROR)
             runtime = cls(None)
         else:
             runtime = cls(await asyncio.to_thread(_start_private_cluster, job))
@@ -96,7 +97,7 @@ def _start_private_cluster(job: JobConfig) -> Path:
                 include_dashboard=False,
                 object_store_memory=int(job.ray.object_store_gib * 2**30),
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 _temp_dir=str(directory),
             )
         except Exception as error:

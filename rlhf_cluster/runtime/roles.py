@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,7 @@ class Runtime(Protocol):
 
 
 @asynccontextmanager
-async def open_runtime(job: JobConfig) -> AsyncIterator[Runtime]:
+async def open_runtime(job: JobConfig) -> AsyncGenerator[Runtime]:
     """The runtime that `runtime` names."""
     if job.runtime == "local":
         from rlhf_cluster.runtime.local import LocalRuntime
@@ -79,7 +79,7 @@ async def open_runtime(job: JobConfig) -> AsyncIterator[Runtime]:
 @asynccontextmanager
 async def open_roles(
     runtime: Runtime, job: JobConfig, *, job_dir: Path, probe_token_ids: np.ndarray
-) -> AsyncIterator[Roles]:
+) -> AsyncGenerator[Roles]:
     """Start every role the job needs, and close them at the end whatever happened in between."""
     specs = role_specs(job, transport=open_transport(job, job_dir=job_dir), probe_token_ids=probe_token_ids)
     handles: dict[str, Any] = {}
@@ -87,7 +87,7 @@ async def open_roles(
         for spec in specs:
             handles[spec.worker_id] = await runtime.open(spec)
         roles = Roles.of(specs, handles)
-        await _start(runtime, specs, handles, roles, bound_s=job.limits.start_s)
+        await start_roles(runtime, specs, handles, roles, bound_s=job.limits.start_s)
         yield roles
     finally:
         await asyncio.gather(
@@ -96,24 +96,25 @@ async def open_roles(
         )
 
 
-async def _start(
+async def start_roles(
     runtime: Runtime, specs: list[RoleSpec], handles: dict[str, Any], roles: Roles, *, bound_s: float
 ) -> None:
-    starts = [_start_one(spec, handles[spec.worker_id], bound_s) for spec in specs if spec.role != "learner"]
-    learner = roles.learner.start()
-    starts.append(within(bound_s, learner, role="learner", worker_id="learner-0", activity="starting"))
+    """Bring up every role; the ranks of the learner start together, as one."""
+    startable = [(spec.role, spec.worker_id, handles[spec.worker_id]) for spec in specs if spec.role != "learner"]
+    startable.append(("learner", "learner-0", roles.learner))
+
+    # A function, so that a start which never gets its turn leaves no coroutine behind.
+    async def start_one(role: str, worker_id: str, handle: Any) -> None:
+        await within(bound_s, handle.start(), role=role, worker_id=worker_id, activity="starting")
+
     if runtime.one_process:
         # Loading a model switches torch's default dtype and device for the whole process while it lasts.
-        for start in starts:
-            await start
+        for one in startable:
+            await start_one(*one)
         return
     async with asyncio.TaskGroup() as together:
-        for start in starts:
-            together.create_task(start)
-
-
-async def _start_one(spec: RoleSpec, handle: Any, bound_s: float) -> None:
-    await within(bound_s, handle.start(), role=spec.role, worker_id=spec.worker_id, activity="starting")
+        for one in startable:
+            together.create_task(start_one(*one))
 
 
 async def _close(spec: RoleSpec, handle: Any, *, bound_s: float) -> None:

@@ -1,7 +1,25 @@
-"""Shipped test doubles: a tiny real model, rollout groups by hand, and a clock that stands still. For outsiders too."""
+"""Shipped test doubles: a tiny real model, groups and jobs by hand, roles without models, a clock. For outsiders too."""
 
 from rlhf_cluster.testing.clock import FakeClock
 from rlhf_cluster.testing.groups import make_group
+from rlhf_cluster.testing.jobs import make_job
 from rlhf_cluster.testing.models import save_tiny_model
+from rlhf_cluster.testing.roles import (
+    FakeLearnerRank,
+    FakeRewardServer,
+    fake_roles,
+    rewards_that_differ,
+    scripted_worker,
+)
 
-__all__ = ["FakeClock", "make_group", "save_tiny_model"]
+__all__ = [
+    "FakeClock",
+    "FakeLearnerRank",
+    "FakeRewardServer",
+    "fake_roles",
+    "make_group",
+    "make_job",
+    "rewards_that_differ",
+    "save_tiny_model",
+    "scripted_worker",
+]

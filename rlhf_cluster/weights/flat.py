@@ -63,13 +63,15 @@ def verify(manifest: WeightManifest, buffer: np.ndarray) -> None:
             f"weights version {manifest.version}: {buffer.nbytes} bytes arrived, the manifest says {manifest.num_bytes}"
         )
     for spec in manifest.tensors:
-        digest = xxhash.xxh3_64_hexdigest(buffer[spec.offset : spec.offset + spec.num_bytes])
+        digest = xxhash.xxh3_64_hexdigest(buffer[spec.offset : spec.offset + spec.num_bytes].data)
         if digest != spec.digest:
             raise FingerprintMismatch(
-                f"weights version {manifest.version}: tensor {spec.name} arrived as {digest}, published as {spec.digest}"
+                f"weights version {manifest.version}: {spec.name} arrived as {digest} and was published as {spec.digest}"
             )
     if fingerprint(manifest.tensors) != manifest.fingerprint:
-        raise FingerprintMismatch(f"weights version {manifest.version}: the manifest does not match its own fingerprint")
+        raise FingerprintMismatch(
+            f"weights version {manifest.version}: the manifest does not match its own fingerprint"
+        )
 
 
 def check_shapes(manifest: WeightManifest, expected: dict[str, tuple[int, ...]]) -> None:

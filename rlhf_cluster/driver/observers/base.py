@@ -53,7 +53,7 @@ class Observers:
     def __enter__(self) -> Observers:
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _disable(self, observer: Observer, *, because: OSError) -> None:

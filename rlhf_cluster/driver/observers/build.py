@@ -14,7 +14,7 @@ from rlhf_cluster.driver.observers.curve import Curve
 from rlhf_cluster.driver.observers.journal import Journal
 from rlhf_cluster.driver.observers.samples import Samples
 from rlhf_cluster.driver.observers.tensorboard import TensorBoard
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.errors import ConfigError, did_you_mean
 from rlhf_cluster.records.events import Event, JobStarted
 
 IN_JOB_DIR = {"journal": Journal, "tensorboard": TensorBoard, "samples": Samples, "curve": Curve}
@@ -65,7 +65,7 @@ def _factory(name: str, *, stream: TextIO | None) -> Callable[[Path], Observer]:
         return IN_JOB_DIR[name]
     if ":" not in name:
         raise ConfigError(
-            f"observers: {name!r} is unknown; built in are {', '.join(NAMES)}; "
+            f"observers: {name!r} is unknown{did_you_mean(name, NAMES)}; built in are {', '.join(NAMES)}; "
             'one of your own is named by import path, such as "my_package.alerts:ChatAlert"'
         )
     return _import(name)

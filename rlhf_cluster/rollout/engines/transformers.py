@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from rlhf_cluster.errors import ManifestMismatch
+from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.records import RolloutGroup, RolloutRequest, Sampling
 from rlhf_cluster.rollout.engines.checkpoint import (
     Precision,
@@ -50,14 +51,12 @@ class TransformersEngine(Settings):
     def open(self, model_path: Path, *, threads: int = 1) -> RunningTransformers:
         """Load the model. Call from the thread that will drive the engine: thread counts are per calling thread."""
         import torch
-        from transformers import AutoModelForCausalLM
 
         dtype = resolve_dtype(self.dtype, model_path)
         max_context = resolve_context(self.max_context, model_path)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype)).eval()
-        model.requires_grad_(False)
+        model = load_causal_lm(model_path, dtype=getattr(torch, dtype)).requires_grad_(False)
         return RunningTransformers(
             model.to("cuda" if torch.cuda.is_available() else "cpu"),
             dtype=dtype,

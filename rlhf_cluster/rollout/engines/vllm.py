@@ -86,7 +86,10 @@ class VllmEngine(Settings):
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         arguments = EngineArgs(
-            model=str(model_path), dtype=cast(Any, dtype), max_model_len=max_context, **self._engine_arguments(max_context)
+            model=str(model_path),
+            dtype=cast(Any, dtype),
+            max_model_len=max_context,
+            **self._engine_arguments(max_context),
         )
         return RunningVllm(
             LLMEngine.from_engine_args(arguments),
@@ -110,6 +113,8 @@ class VllmEngine(Settings):
             "scheduling_policy": "priority",
             "enforce_eager": on_cpu if self.enforce_eager is None else self.enforce_eager,
             "enable_prefix_caching": self.prefix_caching,
+            # The CPU's default of 128 leaves up to 127 tokens of a shared prompt to be computed for every sibling.
+            "block_size": 32 if on_cpu else None,
             # vLLM rewinds the random stream of a prompt that it cut in two, which a CPU's generator cannot do.
             "enable_chunked_prefill": not on_cpu,
             "max_num_batched_tokens": max(max_context, CPU_BATCHED_TOKENS) if on_cpu else None,

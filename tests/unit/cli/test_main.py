@@ -63,7 +63,7 @@ def test_a_wrong_job_file_is_one_clear_message_without_a_traceback(rlhf, tmp_pat
     job.write_text('name = "x"\nmodle = "y"\n')
     code, out, err = rlhf("run", str(job))
     assert (code, out) == (2, "")
-    assert "did you mean model?" in err
+    assert "did you mean 'model'" in err
     assert "Traceback" not in err
 
 

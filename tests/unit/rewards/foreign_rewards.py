@@ -54,8 +54,7 @@ def by_completion(sample: RewardSample) -> object:
             return [1.0]
         case "true":
             return True
-        case text:
-            return float(text)
+    return float(sample.completion)
 
 
 async def slow_judge(sample: RewardSample, *, wait_s: float) -> float:

@@ -116,7 +116,7 @@ def test_status_is_answered_while_rewards_hang():
         return before, busy, await scoring, await server.status()
 
     before, busy, scored, after = serve([by_completion(time_limit_s=1.0)], use)
-    assert (before.state, before.worker_id, before.role) == ("starting", "reward-7", "reward_server")
+    assert (before.state, before.worker_id, before.role) == ("starting", "reward-7", "reward server")
     assert (busy.state, busy.num_in_flight, busy.activity) == ("busy", 2, "scoring 2 groups")
     assert (after.state, after.num_in_flight, after.tokens_total) == ("idle", 0, 4)
     assert after.busy_s > 0

@@ -56,7 +56,7 @@ def test_a_reward_has_a_name_even_when_none_is_given(reward, label):
     ("fields", "message"),
     [
         ({"function": "vadre"}, "did you mean 'vader'"),
-        ({"function": "nothing_like_it"}, "Built in are exact_match, length"),
+        ({"function": "nothing_like_it"}, "built in are exact_match, length"),
         ({"function": "my.rewards.judge"}, "package.module:attribute"),
         ({"function": "my rewards:judge"}, "package.module:attribute"),
         ({"function": "length", "args": {"goal": 3}}, "it takes .*target: "),

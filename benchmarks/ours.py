@@ -1,0 +1,165 @@
+"""This project on a workload: a whole GRPO job on Ray, every process counted; or the learner rank alone.
+
+`--variant ray` runs the job as a user would, with vLLM rollout workers, a reward server and a learner as actors, and
+meters from the end of one step to the end of the next: driver, Ray's own processes, weight hand-over and all.
+`--variant local` is the same job in one process. `--variant learner` meters `LearnerRank.update` alone, on random
+tokens of the workload's shapes, for comparison with bare torch; `learner_padded` gives every completion its own row.
+
+    python benchmarks/ours.py --model DIR --workload lite --steps 3 --variant ray --json
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import Arguments, Measurement, Meter, measure_steps, parse_arguments, pin_environment, report, summarize
+from measure import tree_cpu_s as cpu_now_s
+from workloads import Workload, prompt_texts
+
+HERE = Path(__file__).parent
+
+
+def reward_by_characters(sample: Any) -> float:
+    """A reward that costs nothing and differs inside a group; the peers' scripts use the same."""
+    return float(len(set(sample.completion)))
+
+
+class StepMeter:
+    """An observer that closes a step's account when the driver says that it is done."""
+
+    def __init__(self) -> None:
+        self.meter = Meter()
+        self.startup_cpu_s = 0.0
+        self.metrics: list[dict[str, float]] = []
+        self._running = False
+
+    def on_event(self, event: Any) -> None:
+        if type(event).__name__ != "StepDone":
+            return
+        if self._running:
+            self.meter.end_step()
+            self.metrics.append(dict(event.metrics))
+        else:  # the first step is warm-up
+            self._running, self.startup_cpu_s = True, cpu_now_s()
+        self.meter.begin_step()
+
+    def close(self) -> None:
+        pass
+
+
+def job_tree(arguments: Arguments, *, prompts: Path, runs: Path) -> dict[str, Any]:
+    workload = arguments.workload
+    packed_tokens = workload.prompt_tokens + workload.num_completions * workload.max_new_tokens
+    return {
+        "name": "benchmark",
+        "runtime": arguments.variant,
+        "output_dir": str(runs),
+        "model": str(arguments.model),
+        "data": {"train": {"type": "jsonl", "path": str(prompts)}, "shuffle": False},
+        "rollout": {"max_new_tokens": workload.max_new_tokens, "ignore_eos": True, "engine": {"type": "vllm"}},
+        "rewards": [{"function": "ours:reward_by_characters"}],
+        "algorithm": {"type": "grpo", "keep_zero_variance": True},
+        "learner": {"microbatch_tokens": max(2048, packed_tokens), "optimizer": {"lr": 1e-6}},
+        "train": {
+            "num_steps": arguments.num_steps + 1,
+            "prompts_per_step": workload.num_prompts,
+            "completions_per_prompt": workload.num_completions,
+        },
+        "observers": [],
+    }
+
+
+def measure_job(arguments: Arguments) -> Measurement:
+    from rlhf_cluster.config.load import check
+    from rlhf_cluster.driver.run import run_job
+    from rlhf_cluster.models.load import load_tokenizer
+
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    tokenizer = load_tokenizer(arguments.model)
+    with tempfile.TemporaryDirectory() as directory:
+        prompts = Path(directory) / "prompts.jsonl"
+        steps = range(arguments.num_steps + 1)
+        texts = [text for step in steps for text in prompt_texts(arguments.workload, tokenizer=tokenizer, step=step)]
+        prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+        job = check(job_tree(arguments, prompts=prompts, runs=Path(directory)), source="benchmark")
+        observer = StepMeter()
+        asyncio.run(run_job(job, observers=observer, stop=asyncio.Event()))
+    seconds = ("driver/gather_s", "learner/update_s", "weights/publish_s", "weights/adopt_s", "driver/step_s")
+    notes = {name: [round(step[name], 3) for step in observer.metrics] for name in seconds}
+    return summarize(
+        f"ours_{arguments.variant}",
+        arguments,
+        steps=observer.meter.steps,
+        startup_cpu_s=observer.startup_cpu_s,
+        notes=notes,
+    )
+
+
+def measure_learner(arguments: Arguments) -> Measurement:
+    import torch
+
+    from rlhf_cluster.algorithms import GRPO
+    from rlhf_cluster.learner.rank import LearnerRank
+    from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
+    from rlhf_cluster.learner.spec import LearnerSpec
+    from rlhf_cluster.records import Batch
+    from rlhf_cluster.testing import make_group
+    from rlhf_cluster.weights.memory import MemoryTransport
+
+    torch.set_num_threads(1)
+    workload = arguments.workload
+    spec = LearnerSpec(
+        settings=LearnerSettings(
+            packing="padded" if arguments.variant == "learner_padded" else "prefix",
+            optimizer=OptimizerSettings(lr=1e-6),
+        ),
+        model_path=arguments.model,
+        temperature=1.0,
+        num_steps=arguments.num_steps + 1,
+        seed=0,
+        serving_dtype="bfloat16",
+        probe_token_ids=np.arange(16, dtype=np.int32),
+        probe_tolerance=0.3,
+    )
+    rank = LearnerRank(spec, rank=0, num_ranks=1, transport=MemoryTransport())
+    vocab_size = rank.network.language_model.config.vocab_size
+
+    def run_step(step: int, meter: Meter) -> None:
+        rank.update(GRPO(), Batch(step=step, groups=_random_groups(workload, vocab_size=vocab_size, step=step)))
+
+    return measure_steps(f"ours_{arguments.variant}", arguments, run_step=run_step, notes={"torch": torch.__version__})
+
+
+def _random_groups(workload: Workload, *, vocab_size: int, step: int) -> tuple:
+    from rlhf_cluster.testing import make_group
+
+    return tuple(
+        make_group(
+            workload.completion_lengths,
+            num_prompt_tokens=workload.prompt_tokens,
+            request_id=number,
+            vocab_size=vocab_size,
+            version=step,
+            seed=step,
+        )
+        for number in range(workload.num_prompts)
+    )
+
+
+def main() -> None:
+    variants = ("ray", "local", "learner", "learner_padded")
+    arguments = parse_arguments(__doc__, variants=variants, learner_only="learner" in " ".join(sys.argv))
+    pin_environment()
+    measure = measure_learner if arguments.variant.startswith("learner") else measure_job
+    report(measure(arguments), as_json=arguments.as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Settings that are each right and together wrong: the message names both and the change to make."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlhf_cluster.config.job import CHECKS
+from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.testing import make_job
+
+CASES = {
+    "_ranks_need_ddp": (
+        ["runtime=ray", "learner.num_ranks=2"],
+        ["learner.num_ranks = 2", 'learner.backend = "plain"', 'set learner.backend = "ddp"'],
+    ),
+    "_ranks_need_processes": (
+        ["learner.num_ranks=2", "learner.backend=ddp"],
+        ["learner.num_ranks = 2", 'runtime = "local"', 'set runtime = "ray"'],
+    ),
+    "_vllm_workers_need_processes": (
+        ["rollout.num_workers=2", "rollout.engine.type=vllm"],
+        ["rollout.num_workers = 2", 'runtime = "local"', "rollout.num_workers = 1"],
+    ),
+    "_transport_suits_runtime": (
+        ["weights.transport=object_store"],
+        ['weights.transport = "object_store"', 'runtime = "local"', 'set weights.transport = "auto"'],
+    ),
+    "_algorithm_has_its_reward": (
+        ["rewards=[]"],
+        ["algorithm.type = 'grpo'", "rewards is empty", "add a [[rewards]] table"],
+    ),
+    "_group_is_large_enough": (
+        ["train.completions_per_prompt=1"],
+        ["train.completions_per_prompt = 1", "algorithm.type = 'grpo'", "set it to 2 or more"],
+    ),
+    "_engine_serves_what_travels": (
+        ["rollout.engine.type=vllm", "rollout.engine.dtype=float32", "learner.precision=bf16"],
+        ["rollout.engine.dtype = 'float32'", "weights travel as bfloat16", "weights.dtype = 'float32'"],
+    ),
+}
+
+
+def refusal(overrides: list[str]) -> str:
+    with pytest.raises(ConfigError) as raised:
+        make_job(overrides)
+    return str(raised.value)
+
+
+def test_every_check_has_a_case_here():
+    assert set(CASES) == {check.__name__ for check in CHECKS}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_settings_and_the_change_are_named(name):
+    overrides, parts = CASES[name]
+    message = refusal(overrides)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_change_that_is_offered_helps(name):
+    changes = {
+        "_ranks_need_ddp": ["learner.backend=ddp"],
+        "_ranks_need_processes": ["runtime=ray"],
+        "_vllm_workers_need_processes": ["runtime=ray"],
+        "_transport_suits_runtime": ["weights.transport=auto"],
+        "_algorithm_has_its_reward": ['rewards=[{function="word_world"}]'],
+        "_group_is_large_enough": ["train.completions_per_prompt=2"],
+        "_engine_serves_what_travels": ["weights.dtype=float32"],
+    }
+    make_job([*CASES[name][0], *changes[name]])
+
+
+def test_problems_between_sections_are_told_together():
+    message = refusal(["learner.num_ranks=2", "train.completions_per_prompt=1"])
+    assert "learner.backend" in message
+    assert "train.completions_per_prompt" in message
+
+
+def test_two_rewards_of_one_name_are_told_apart_or_refused():
+    message = refusal(['rewards=[{function="word_world"},{function="word_world"}]'])
+    assert "2 rewards are called 'word_world'; give each its own `name`" in message

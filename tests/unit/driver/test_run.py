@@ -1,0 +1,136 @@
+"""A job from its config to its one last event, on the real word-world model with the scripted engine's worker replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf_cluster.config import JobConfig
+from rlhf_cluster.driver.run import new_job_dir, resume_point, run_job
+from rlhf_cluster.errors import ConfigError, LearnerError, ModelError
+from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, StepDone
+from rlhf_cluster.testing import FakeClock, make_job
+
+TINY = [
+    "rollout.engine.type=transformers",
+    "train.num_steps=2",
+    "learner.precision=fp32",
+    "algorithm.keep_zero_variance=true",
+]
+
+
+class Watcher:
+    """Notes every event, and calls `act` on each."""
+
+    def __init__(self, act: Any = lambda event: None) -> None:
+        self.events: list[Event] = []
+        self.act = act
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+        self.act(event)
+
+    def close(self) -> None:
+        pass
+
+    def ended(self) -> JobEnded:
+        [event] = [event for event in self.events if isinstance(event, JobEnded)]
+        assert event is self.events[-1]
+        return event
+
+
+@pytest.fixture
+def job(tmp_path: Path, word_world_home: Path, monkeypatch: pytest.MonkeyPatch) -> JobConfig:
+    monkeypatch.setenv("RLHF_CLUSTER_HOME", str(word_world_home))
+    return make_job([*TINY, f"output_dir={tmp_path}/runs"])
+
+
+def run(job: JobConfig, watcher: Watcher, *, stop: asyncio.Event | None = None, **options: Any) -> JobEnded:
+    return asyncio.run(run_job(job, observers=watcher, stop=stop or asyncio.Event(), **options))
+
+
+def test_a_job_that_succeeds_ends_with_its_newest_checkpoint(job):
+    watcher = Watcher()
+    ended = run(job, watcher)
+    assert ended is watcher.ended()
+    assert (ended.outcome, ended.step, ended.message) == ("succeeded", 2, "2 steps done")
+    assert ended.checkpoint == ended.job_dir / "checkpoints" / "step-000002"
+    assert isinstance(watcher.events[0], JobStarted)
+    assert (ended.checkpoint / "model.safetensors").is_file()
+
+
+def test_a_stopped_job_is_interrupted_says_how_to_resume_and_resumes(job):
+    stop = asyncio.Event()
+    watcher = Watcher(lambda event: stop.set() if isinstance(event, StepDone) else None)
+    ended = run(job, watcher, stop=stop)
+    assert (ended.outcome, ended.step) == ("interrupted", 1)
+    assert f"`rlhf resume {ended.job_dir}`" in ended.message
+
+    again, checkpoint = resume_point(ended.job_dir)
+    assert again == job
+    resumed = Watcher()
+    finished = run(again, resumed, job_dir=ended.job_dir, checkpoint=checkpoint)
+    assert (finished.outcome, finished.step) == ("succeeded", 2)
+    assert all(event.step >= 1 for event in resumed.events), "no event goes back before the checkpoint"
+    assert [event.first_step for event in resumed.events if isinstance(event, JobStarted)] == [1]
+
+
+def test_a_job_stopped_before_its_first_step_does_not_promise_a_checkpoint(job):
+    stop = asyncio.Event()
+    stop.set()
+    ended = run(job, Watcher(), stop=stop)
+    assert (ended.outcome, ended.step, ended.checkpoint) == ("interrupted", 0, None)
+    assert "rlhf resume" not in ended.message
+    assert f"`rlhf run {ended.job_dir / 'job.json'}`" in ended.message
+
+
+def test_a_job_that_fails_tells_its_error_and_raises_it(job, monkeypatch):
+    def explode(*_: Any) -> None:
+        raise LearnerError("step 0: the loss is nan; the step was not applied")
+
+    monkeypatch.setattr("rlhf_cluster.learner.rank.LearnerRank.update", explode)
+    watcher = Watcher()
+    with pytest.raises(LearnerError, match="the loss is nan"):
+        run(job, watcher)
+    assert watcher.ended().outcome == "failed"
+    assert watcher.ended().message == "step 0: the loss is nan; the step was not applied"
+
+
+def test_a_model_that_is_none_fails_before_any_role_starts(job):
+    watcher = Watcher()
+    with pytest.raises(ModelError, match="nowhere"):
+        run(job.model_copy(update={"model": "nowhere"}), watcher)
+    assert watcher.ended().outcome == "failed"
+    assert not any(isinstance(event, StepDone | CheckpointSaved) for event in watcher.events)
+
+
+def test_an_aborted_job_is_interrupted_and_leaves_no_task(job):
+    async def abort() -> Watcher:
+        watcher = Watcher()
+        task = asyncio.create_task(run_job(job, observers=watcher, stop=asyncio.Event()))
+        watcher.act = lambda event: task.cancel() if isinstance(event, StepDone) else None
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return watcher
+
+    ended = asyncio.run(abort()).ended()
+    assert ended.outcome == "interrupted"
+    assert ended.message.startswith("aborted; there is no checkpoint yet")
+
+
+def test_job_directories_are_numbered_and_hold_the_whole_config(tmp_path):
+    job = make_job([f"output_dir={tmp_path}"])
+    assert [new_job_dir(job, FakeClock()).name for _ in range(2)] == ["test-1", "test-2"]
+    assert json.loads((tmp_path / "test-2" / "job.json").read_text())["train"]["num_steps"] == 2
+
+
+@pytest.mark.parametrize(("holds_job", "message"), [(False, "holds no job.json"), (True, "no checkpoint to resume from")])
+def test_what_cannot_be_resumed_is_named(tmp_path, holds_job, message):
+    directory = new_job_dir(make_job([f"output_dir={tmp_path}"]), FakeClock()) if holds_job else tmp_path
+    with pytest.raises(ConfigError, match=message):
+        resume_point(directory)

@@ -1,0 +1,109 @@
+"""Plans: batch arithmetic, what each role reserves, sizes from the files' headers, and what can never fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlhf_cluster.config import JobConfig
+from rlhf_cluster.errors import CannotFit, ModelError
+from rlhf_cluster.models.registry import resolve
+from rlhf_cluster.models.size import model_size
+from rlhf_cluster.runtime.placement import GIB, Machine, Plan, plan, reservations
+from rlhf_cluster.testing import make_job
+
+LARGE = Machine(cpus=8, gpus=0, memory_bytes=64 * GIB)
+
+
+@pytest.fixture(autouse=True)
+def _models(word_world_home, monkeypatch):
+    monkeypatch.setenv("RLHF_CLUSTER_HOME", str(word_world_home))
+
+
+def made(*overrides: str, machine: Machine = LARGE) -> Plan:
+    return plan(make_job(overrides), machine)
+
+
+def roles_of(planned: Plan) -> dict[str, int]:
+    return {role.role: role.num_replicas for role in planned.roles}
+
+
+def test_the_batch_arithmetic_is_spelt_out():
+    planned = made("train.prompts_per_step=16", "train.completions_per_prompt=8", "train.num_steps=1000")
+    assert planned.arithmetic.startswith("16 prompts x 8 completions = 128 sequences = 1 optimizer step; 1000 steps")
+    assert "128,000 completions of at most 8 tokens" in planned.arithmetic
+    assert planned.lines()[0] == f"test: {planned.arithmetic}"
+
+
+@pytest.mark.parametrize(
+    ("staleness", "says"), [(0, "synchronous"), (2, "up to 6 prompts under way, none trained on more than 2 versions late")]
+)
+def test_staleness_is_spelt_out(staleness, says):
+    assert says in made(f"train.max_staleness={staleness}").staleness
+
+
+def test_only_the_roles_that_the_algorithm_needs_are_planned():
+    assert roles_of(made()) == {"rollout worker": 1, "reward server": 1, "learner": 1}
+    assert "reference scorer" in roles_of(made("algorithm.kl_coef=0.1"))
+    assert roles_of(made("algorithm.type=sft", "rewards=[]")) == {"rollout worker": 1, "learner": 1}
+
+
+def test_reservations_are_the_sum_over_replicas():
+    job = make_job(["rollout.num_workers=3", "rollout.cpus=2", "learner.cpus=1.5", "rollout.gpus=1", "algorithm.kl_coef=1"])
+    assert reservations(job) == {"CPU": 3 * 2 + 1.5 + 1 + 1, "GPU": 3}
+
+
+def test_the_size_of_a_model_is_read_from_its_headers(word_world_home):
+    from transformers import AutoModelForCausalLM
+
+    path = resolve("word-world")
+    size = model_size(path)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    assert size.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert size.num_layers == 2
+    assert size.layer_parameters == sum(parameter.numel() for parameter in model.model.layers[0].parameters())
+    assert f"{size.num_parameters:,} parameters travel as bfloat16" in made().weights
+
+
+def test_a_larger_batch_or_more_workers_need_more_memory():
+    one = made("rollout.engine.type=transformers")
+    assert made("rollout.engine.type=transformers", "rollout.num_workers=3").memory_bytes > one.memory_bytes
+    assert made("rollout.engine.type=transformers", "learner.microbatch_tokens=65536").memory_bytes > one.memory_bytes
+
+
+def test_too_little_memory_is_refused_with_the_largest_role_and_what_helps():
+    with pytest.raises(CannotFit, match=r"need about .* GiB and this machine has 0\.5 GiB; the most goes to 1 x learner"):
+        made(machine=Machine(cpus=2, gpus=0, memory_bytes=GIB // 2))
+
+
+def test_gpus_that_are_not_there_are_refused():
+    with pytest.raises(CannotFit, match=r"reserve 2 GPUs and this machine has 1: set gpus = 0"):
+        made("rollout.gpus=2", machine=Machine(cpus=2, gpus=1, memory_bytes=64 * GIB))
+
+
+def test_fewer_cpus_than_reserved_are_fine_because_roles_take_turns():
+    made("rollout.num_workers=4", machine=Machine(cpus=1, gpus=0, memory_bytes=64 * GIB))
+
+
+def test_a_running_cluster_is_not_judged_by_this_machine():
+    job: JobConfig = make_job(["runtime=ray", "ray.address=auto", "rollout.gpus=64"])
+    planned = plan(job)
+    assert planned.machine is None
+    assert "a running Ray cluster" in planned.lines()[-1]
+
+
+def test_a_plan_as_data_has_the_totals():
+    planned = made("rollout.num_workers=2")
+    data = planned.as_dict()
+    assert (data["cpus"], data["gpus"]) == (planned.cpus, planned.gpus) == (4, 0)
+    assert data["memory_bytes"] == planned.memory_bytes > sum(role.memory_bytes for role in planned.roles)
+
+
+def test_a_model_that_is_none_is_named():
+    with pytest.raises(ModelError, match="'no-such-model'"):
+        made("model=no-such-model")
+
+
+def test_here_is_a_machine():
+    here = Machine.here()
+    assert here.cpus >= 1
+    assert here.memory_bytes > 0
