@@ -1,4 +1,4 @@
-"""From pydantic's account of a problem to one line that a person can act on: the key as written, the value, what is allowed."""
+"""From pydantic's account of a problem to one line to act on: the key as written, the value, what is allowed."""
 
 from __future__ import annotations
 

@@ -134,7 +134,8 @@ def _transport_suits_runtime(job: JobConfig) -> str | None:
 
 def _algorithm_has_its_reward(job: JobConfig) -> str | None:
     if "reward" in job.algorithm.needs and not job.rewards:
-        return f"algorithm.type = {type_name(job.algorithm)!r} needs a reward and rewards is empty: add a [[rewards]] table"
+        name = type_name(job.algorithm)
+        return f"algorithm.type = {name!r} needs a reward and rewards is empty: add a [[rewards]] table"
     return None
 
 

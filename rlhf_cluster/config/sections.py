@@ -73,6 +73,8 @@ class LimitSettings(Settings):
     """For one publish or adopt."""
     dropped_groups: int = Field(256, ge=1)
     """Groups in a row that teach nothing (all rewards equal) before the job gives up."""
+    status_s: float = Field(30.0, gt=0)
+    """For a role to say how it is."""
     close_s: float = Field(30.0, gt=0)
     """For a role to close."""
 

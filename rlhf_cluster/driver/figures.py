@@ -1,4 +1,4 @@
-"""The figures of a step: sums over a batch, durations, and rates of the rollout workers."""
+"""The figures of a step: sums over a batch, durations, and what the roles say of themselves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.records import Batch, WorkerStatus
 from rlhf_cluster.runtime.bounds import within
+from rlhf_cluster.runtime.bounds import within
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.rollouts import Tally
-    from rlhf_cluster.roles import RolloutWorker
+    from rlhf_cluster.roles import Role
+    from rlhf_cluster.runtime.roles import Roles
 
 Result = TypeVar("Result")
 
@@ -80,23 +82,36 @@ class Stopwatch:
         return self._clock.monotonic() - self._started
 
 
-class WorkerRates:
-    """Tokens a second of all rollout workers together while they were busy, from differences of their counters."""
+class RoleFigures:
+    """What the roles' own counters say since the last step: tokens a second while busy, and memory."""
 
-    def __init__(self, workers: Mapping[str, RolloutWorker]) -> None:
-        self._workers = workers
+    def __init__(self, roles: Roles, *, bound_s: float) -> None:
+        self._members: dict[str, Mapping[str, Role]] = {
+            "rollout": roles.rollout_workers,
+            "reward": roles.reward_servers,
+            "reference": roles.reference_scorers,
+            "learner": {f"learner-{number}": rank for number, rank in enumerate(roles.learner.ranks)},
+        }
+        self._bound_s = bound_s
         self._before: dict[str, WorkerStatus] = {}
 
     async def since_last(self) -> dict[str, float]:
-        names = list(self._workers)
-        answers = await asyncio.gather(*map(self._status, names))
-        rates = [_rate(self._before.get(name), now) for name, now in zip(names, answers, strict=True)]
-        self._before = dict(zip(names, answers, strict=True))
-        return {"rollout/tokens_per_s": sum(rates)}
+        """`<role>/rss_gib` of the largest replica, `rollout/tokens_per_s` and `reference/tokens_per_s` of all."""
+        figures = {}
+        for role, members in self._members.items():
+            if not members:
+                continue
+            answers = await asyncio.gather(*(self._ask(role, *member) for member in members.items()))
+            figures[f"{role}/rss_gib"] = max(answer.rss_bytes for answer in answers) / 2**30
+            if role in ("rollout", "reference"):
+                rates = [_rate(self._before.get(answer.worker_id), answer) for answer in answers]
+                figures[f"{role}/tokens_per_s"] = sum(rates)
+            self._before |= {answer.worker_id: answer for answer in answers}
+        return figures
 
-    async def _status(self, worker_id: str) -> WorkerStatus:
-        where = {"role": "rollout worker", "worker_id": worker_id, "activity": "telling its status"}
-        return await within(STATUS_BOUND_S, self._workers[worker_id].status(), **where)
+    async def _ask(self, role: str, worker_id: str, member: Role) -> WorkerStatus:
+        where = {"role": role, "worker_id": worker_id, "activity": "telling its status"}
+        return await within(self._bound_s, member.status(), **where)
 
 
 def _rate(before: WorkerStatus | None, now: WorkerStatus) -> float:

@@ -17,7 +17,7 @@ from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import Checkpoints
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.evaluate import Evaluator
-from rlhf_cluster.driver.figures import Stopwatch, WorkerRates, batch_figures
+from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures
 from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.records import Adopted, Batch, StepReport, WeightHandle
 from rlhf_cluster.records.events import Event, Phase, StepDone
@@ -50,7 +50,7 @@ class Driver:
         self.emit = emit
         self.clock = clock
         self.step = first_step
-        self._rates = WorkerRates(roles.rollout_workers)
+        self._role_figures = RoleFigures(roles, bound_s=job.limits.status_s)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Train until the last step, or until `stop` is set and the step under way is done."""
@@ -104,7 +104,7 @@ class Driver:
             **batch_figures(batch, self.rollouts.take_tally()),
             **report.metrics,
             **watch.figures(),
-            **await self._rates.since_last(),
+            **await self._role_figures.since_last(),
             "driver/step_s": watch.total(),
             "weights/probe_gap": max(proof.probe_gap for proof in adopted),
         }

@@ -202,9 +202,9 @@ class Rollouts:
         if (num_dropped := self._dropped_in_a_row.total()) >= self.job.limits.dropped_groups:
             reasons = ", ".join(f"{reason} {number} times" for reason, number in self._dropped_in_a_row.most_common())
             raise DataError(
-                f"{num_dropped} groups in a row teach nothing ({reasons}; zero_variance: all completions of a prompt get "
-                "the same reward). Check the rewards with `rlhf eval`, raise rollout.temperature, or use easier or harder "
-                "prompts (limits.dropped_groups is the bound)"
+                f"{num_dropped} groups in a row teach nothing ({reasons}; zero_variance: all completions of a prompt "
+                "get the same reward). Check the rewards with `rlhf eval`, raise rollout.temperature, or use easier or "
+                "harder prompts (limits.dropped_groups is the bound)"
             )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

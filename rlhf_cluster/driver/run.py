@@ -44,45 +44,22 @@ async def run_job(
     """
     clock = clock or SystemClock()
     job_dir = job_dir or new_job_dir(job, clock)
-    checkpoints_dir = job_dir / "checkpoints"
-    progress = _Progress(step=read_state(checkpoint)["step"] if checkpoint else 0)
-    observers.on_event(
-        JobStarted(
-            time_s=clock.time(),
-            step=progress.step,
-            job_name=job.name,
-            job_dir=job_dir,
-            num_steps=job.train.num_steps,
-            first_step=progress.step,
-        )
-    )
-
-    def ended(outcome: str, message: str) -> JobEnded:
-        newest = sorted(checkpoints_dir.glob("step-*"))[-1:]
-        event = JobEnded(
-            time_s=clock.time(),
-            step=progress.step,
-            outcome=outcome,
-            message=message,
-            job_dir=job_dir,
-            checkpoint=newest[0] if newest else None,
-        )
-        observers.on_event(event)
-        return event
-
+    first_step = read_state(checkpoint)["step"] if checkpoint else 0
+    account = _Account(observers, clock, job_dir=job_dir, first_step=first_step)
+    account.started(job)
     try:
         async with _driver(job, observers, job_dir=job_dir, checkpoint=checkpoint, clock=clock) as driver:
-            progress.driver = driver
+            account.driver = driver
             await driver.run(stop)
     except asyncio.CancelledError:
-        ended("interrupted", f"aborted; {_way_on(job_dir)}")
+        account.ended("interrupted", f"aborted; {_way_on(job_dir)}")
         raise
     except BaseException as error:  # noqa: BLE001  The journal's last line is due whatever it was; it goes on.
-        ended("failed", str(_cause(error)))
+        account.ended("failed", str(_cause(error)))
         raise _cause(error) from None
-    if progress.step < job.train.num_steps:
-        return ended("interrupted", f"stopped after step {progress.step}; {_way_on(job_dir)}")
-    return ended("succeeded", f"{job.train.num_steps} steps done")
+    if account.step < job.train.num_steps:
+        return account.ended("interrupted", f"stopped after step {account.step}; {_way_on(job_dir)}")
+    return account.ended("succeeded", f"{job.train.num_steps} steps done")
 
 
 def _way_on(job_dir: Path) -> str:
@@ -122,16 +99,43 @@ async def evaluate_job(job: JobConfig, checkpoint: Path | None = None) -> Evalua
         return await evaluator.evaluate(step=0)
 
 
-class _Progress:
-    """The step a job has reached, known before and after its driver exists."""
+class _Account:
+    """The first and the last event of a job; knows the step it has reached before and after its driver exists."""
 
-    def __init__(self, *, step: int) -> None:
-        self._first = step
+    def __init__(self, observers: Observer, clock: Clock, *, job_dir: Path, first_step: int) -> None:
+        self._observers = observers
+        self._clock = clock
+        self._job_dir = job_dir
+        self._first_step = first_step
         self.driver: Driver | None = None
 
     @property
     def step(self) -> int:
-        return self.driver.step if self.driver else self._first
+        return self.driver.step if self.driver else self._first_step
+
+    def started(self, job: JobConfig) -> None:
+        event = JobStarted(
+            time_s=self._clock.time(),
+            step=self.step,
+            job_name=job.name,
+            job_dir=self._job_dir,
+            num_steps=job.train.num_steps,
+            first_step=self._first_step,
+        )
+        self._observers.on_event(event)
+
+    def ended(self, outcome: str, message: str) -> JobEnded:
+        newest = sorted((self._job_dir / "checkpoints").glob("step-*"))[-1:]
+        event = JobEnded(
+            time_s=self._clock.time(),
+            step=self.step,
+            outcome=outcome,
+            message=message,
+            job_dir=self._job_dir,
+            checkpoint=newest[0] if newest else None,
+        )
+        self._observers.on_event(event)
+        return event
 
 
 @asynccontextmanager
@@ -187,12 +191,15 @@ async def _restore(job: JobConfig, roles: Roles, prompts: JobPrompts, checkpoint
 
 @asynccontextmanager
 async def _open(job: JobConfig, *, job_dir: Path) -> AsyncGenerator[tuple[JobPrompts, Roles]]:
-    prompts = await asyncio.to_thread(load_prompts, job)
-    async with (
-        open_runtime(job) as runtime,
-        open_roles(runtime, job, job_dir=job_dir, probe_token_ids=prompts.probe_token_ids) as roles,
-    ):
-        yield prompts, roles
+    # Reading prompts and starting Ray take seconds each and do not need one another.
+    reading = asyncio.create_task(asyncio.to_thread(load_prompts, job))
+    try:
+        async with open_runtime(job) as runtime:
+            prompts = await reading
+            async with open_roles(runtime, job, job_dir=job_dir, probe_token_ids=prompts.probe_token_ids) as roles:
+                yield prompts, roles
+    finally:
+        reading.cancel()
 
 
 def new_job_dir(job: JobConfig, clock: Clock) -> Path:

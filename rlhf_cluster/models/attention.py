@@ -27,7 +27,7 @@ def packed_rows_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query [B,H,T,D], key and value [B,K,T,D] with K dividing H, mask bool [B,1,T,T] or None for a causal one -> [B,T,H,D].
+    """query [B,H,T,D], key and value [B,K,T,D], K dividing H, mask bool [B,1,T,T] or None for causal -> [B,T,H,D].
 
     The signature is transformers' (`AttentionInterface`); what it passes beyond this concerns caches and dropout, which
     the learner does not have.

@@ -43,6 +43,7 @@ def max_context(path: Path) -> int:
 
 
 def _load(kind: Any, path: Path, **options: Any) -> Any:
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
     # Transformers would take any other path for the name of a model on a hub, and ask the network for it.
@@ -51,6 +52,6 @@ def _load(kind: Any, path: Path, **options: Any) -> Any:
     logging.disable_progress_bar()
     try:
         return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{path} could not be loaded as {kind.__name__.removeprefix('Auto')}: {reason}") from error

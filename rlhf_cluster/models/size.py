@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rlhf_cluster.errors import ModelError
 
+MAX_HEADER_BYTES = 100 * 2**20
+"""As in safetensors itself; a longer one is a damaged file."""
 LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -28,6 +30,8 @@ def model_size(path: Path) -> ModelSize:
     try:
         config = json.loads((path / "config.json").read_text())
         shapes = {name: shape for file in sorted(path.glob("*.safetensors")) for name, shape in _header(file).items()}
+        if not shapes:
+            raise ValueError("there is no *.safetensors file")
         layers = [math.prod(shape) for name, shape in shapes.items() if LAYER.search(name)]
         num_layers = int(config["num_hidden_layers"])
         return ModelSize(
@@ -37,11 +41,14 @@ def model_size(path: Path) -> ModelSize:
             vocab_size=int(config["vocab_size"]),
             layer_parameters=sum(layers) // num_layers,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ModelError(f"{path}: its size cannot be read from config.json and *.safetensors: {error!r}") from error
 
 
 def _header(file: Path) -> dict[str, list[int]]:
     with file.open("rb") as stream:
-        content = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        num_bytes = int.from_bytes(stream.read(8), "little")
+        if num_bytes > MAX_HEADER_BYTES:
+            raise ValueError(f"{file.name} claims a header of {num_bytes} bytes")
+        content = json.loads(stream.read(num_bytes))
     return {name: entry["shape"] for name, entry in content.items() if name != "__metadata__"}

@@ -11,6 +11,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,13 @@ class RoleHost:
     """What runs in the actor's process: builds the role there and passes calls on to it."""
 
     def __init__(self, spec: RoleSpec) -> None:
-        self.role = spec.build()
+        self._spec = spec
+
+    @cached_property
+    def role(self) -> Any:
+        """Built by the first call, whose caller gets what it raises as it is: a failing constructor of an actor would
+        look like a death."""
+        return self._spec.build()
 
     async def call(self, method: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         return await getattr(self.role, method)(*arguments, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 
 ALWAYS = {
     # Ray starts workers at nice 15, where a learner starves beside anything else on the machine.
@@ -18,6 +19,9 @@ def prepare(*, private: bool) -> None:
 
     What the user has set is left alone: a running cluster may need it.
     """
+    if "ray" in sys.modules:
+        # It has read them, or another job of this process set them: a new token now would lock its processes out.
+        return
     for name, value in ALWAYS.items():
         os.environ.setdefault(name, value)
     if private:

@@ -1,4 +1,4 @@
-"""Shipped test doubles: a tiny real model, groups and jobs by hand, roles without models, a clock. For outsiders too."""
+"""Shipped test doubles: a tiny real model, groups, jobs and roles by hand, a clock. Open to outsiders."""
 
 from rlhf_cluster.testing.clock import FakeClock
 from rlhf_cluster.testing.groups import make_group

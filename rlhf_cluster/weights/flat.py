@@ -26,12 +26,13 @@ def flatten(
     named = list(tensors)
     item_size = torch.empty((), dtype=dtype).element_size()
     offsets = np.cumsum([0] + [_aligned(tensor.numel() * item_size) for _, tensor in named])
-    buffer = torch.zeros(int(offsets[-1]), dtype=torch.uint8)
+    buffer = torch.empty(int(offsets[-1]), dtype=torch.uint8)
     specs = []
     for (name, tensor), offset in zip(named, offsets[:-1].tolist(), strict=True):
         num_bytes = tensor.numel() * item_size
         target = buffer[offset : offset + num_bytes].view(dtype).view(tensor.shape)
         target.copy_(tensor.detach())
+        buffer[offset + num_bytes : offset + _aligned(num_bytes)] = 0
         specs.append(
             TensorSpec(
                 name=name,
@@ -66,7 +67,7 @@ def verify(manifest: WeightManifest, buffer: np.ndarray) -> None:
         digest = xxhash.xxh3_64_hexdigest(buffer[spec.offset : spec.offset + spec.num_bytes].data)
         if digest != spec.digest:
             raise FingerprintMismatch(
-                f"weights version {manifest.version}: {spec.name} arrived as {digest} and was published as {spec.digest}"
+                f"weights version {manifest.version}: {spec.name} arrived as {digest}, was published as {spec.digest}"
             )
     if fingerprint(manifest.tensors) != manifest.fingerprint:
         raise FingerprintMismatch(

@@ -14,7 +14,9 @@ class MemoryTransport:
     """For the local runtime, where learner and workers share an address space. The handle keeps its version alive."""
 
     def publish(self, manifest: WeightManifest, buffer: np.ndarray) -> Any:
-        return buffer
+        read_only = buffer.view()
+        read_only.setflags(write=False)
+        return read_only
 
     def fetch(self, handle: WeightHandle) -> np.ndarray:
         if not isinstance(handle.location, np.ndarray):

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = {
     "a directory of one machine": re.compile(r"(?<![\w.:/-])/(?:work|home|root|Users|mnt|opt)/\w"),
-    "a package index": re.compile(r"--(?:extra-)?index-url|--trusted-host|index_url\s*="),
+    "a package index": re.compile(r"--(?:extra-)?index-url|--trusted-host|pypi\.org|pythonhosted\.org|npmjs\.org"),
     "a private address": re.compile(r"\b(?:10\.\d{1,3}|192\.168|172\.(?:1[6-9]|2\d|3[01]))\.\d{1,3}\.\d{1,3}\b"),
 }
 

@@ -53,8 +53,7 @@ def train(model_path: Path, *, rank: int, num_ranks: int, meeting_point: str | N
         await role.start(meeting_point)
         reports = [await role.update(GRPO(), batch(step)) for step in range(NUM_STEPS)]
         handle = await role.publish()
-        weights = {
-            name: tensor.numpy().copy() for name, tensor in _weights(handle, transport)} if handle else {}
+        weights = {name: tensor.numpy().copy() for name, tensor in _weights(handle, transport)} if handle else {}
         await role.close()
         return reports, weights
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rlhf_cluster.errors import CannotFit, ModelError, NotServing, RoleDied, RoleError, RoleTimeout, StaleVersion
-from rlhf_cluster.records import Batch, Prompt, RolloutRequest, Sampling, WeightHandle
+from rlhf_cluster.records import LogitProbe, Prompt, RolloutGroup, RolloutRequest, Sampling, WeightHandle
 from rlhf_cluster.runtime.bounds import within
 from rlhf_cluster.runtime.roles import open_runtime
 from rlhf_cluster.runtime.spec import RoleSpec, rollout_spec
 from rlhf_cluster.testing import make_group, make_job, save_tiny_model
 
-pytest.importorskip("ray")
+if find_spec("ray") is None:  # Not imported here: it reads the environment that `open_runtime` prepares.
+    pytest.skip("ray is not installed", allow_module_level=True)
 BOUND_S = 60.0
-WORKER = {"role": "rollout worker", "worker_id": "rollout-0"}
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +48,21 @@ def call(loop):
 
 
 @pytest.fixture(scope="module")
-def worker(loop, cluster, tmp_path_factory):
-    """A scripted rollout worker in an actor, with weights by the object store."""
+def worker_spec(cluster, tmp_path_factory) -> RoleSpec:
+    """A rollout worker on the scripted engine, with weights by the object store."""
     from rlhf_cluster.runtime.object_store import ObjectStoreTransport
 
     model = tmp_path_factory.mktemp("model")
     save_tiny_model(model)
     (model / "tokenizer.json").write_text("{}")
-    job = make_job([f"model={model}", "runtime=ray"])
-    handle = loop.run_until_complete(cluster.open(rollout_spec(job, number=0, transport=ObjectStoreTransport())))
+    job = make_job([f"model={model}", "runtime=ray", "rollout.engine.token_s=0.002", "rollout.engine.spread=1.0"])
+    return rollout_spec(job, number=0, transport=ObjectStoreTransport())
+
+
+@pytest.fixture(scope="module")
+def worker(loop, cluster, worker_spec):
+    """The handle of one in an actor."""
+    handle = loop.run_until_complete(cluster.open(worker_spec))
     loop.run_until_complete(asyncio.wait_for(handle.start(), BOUND_S))
     return handle
 
@@ -63,7 +72,6 @@ def publish(cluster):
     """Publishes a version into the object store from this process, as a learner would; returns (handle, transport)."""
     import torch
 
-    from rlhf_cluster.records import LogitProbe
     from rlhf_cluster.runtime.object_store import ObjectStoreTransport
     from rlhf_cluster.weights.flat import flatten
 
@@ -78,7 +86,7 @@ def publish(cluster):
     return put
 
 
-def requests(num: int = 3) -> list[RolloutRequest]:
+def rollout_requests(num: int = 3) -> list[RolloutRequest]:
     return [
         RolloutRequest(
             request_id=number,
@@ -92,7 +100,7 @@ def requests(num: int = 3) -> list[RolloutRequest]:
 
 
 async def collect(worker) -> list:
-    return [group async for message in worker.run(requests()) for group in message]
+    return [group async for message in worker.run(rollout_requests()) for group in message]
 
 
 def test_errors_of_a_role_arrive_with_their_type_and_fields(call, worker):
@@ -102,15 +110,12 @@ def test_errors_of_a_role_arrive_with_their_type_and_fields(call, worker):
 
 
 def test_groups_stream_back_as_from_the_object_itself(call, worker, publish):
-    from rlhf_cluster.testing import scripted_worker
-
     adopted = call(worker.adopt(publish(1)))
     assert (adopted.version, adopted.num_held_tensors) == (1, 1)
     groups = call(collect(worker))
     assert sorted(group.request_id for group in groups) == [0, 1, 2]
     assert {group.worker_id for group in groups} == {"rollout-0"}
     assert all((group.versions == 1).all() for group in groups)
-    assert scripted_worker().worker_id == "rollout-0"
 
 
 def test_a_refused_version_arrives_as_the_weight_error_it_is(call, worker, publish):
@@ -143,52 +148,100 @@ def test_the_two_newest_versions_stay_in_the_object_store(publish):
     assert first.location not in kept
 
 
-class Fragile:
-    """A role that fails in the ways that roles fail. Lives in the actor."""
-
-    def __init__(self, mood: str = "") -> None:
-        if mood == "no model":
-            raise ModelError("that is no model")
-
-    async def start(self) -> None:
-        pass
-
-    async def status(self) -> int:
-        return os.getpid()
-
-    async def score(self, groups) -> None:
-        activity = groups[0].prompt.text
-        if activity == "typed":
-            raise RoleTimeout("took too long", role="judge", worker_id="judge-1", activity="judging")
-        if activity == "bug":
-            raise ZeroDivisionError("a bug of ours")
-        if activity == "hang":
-            await asyncio.Event().wait()
-        os._exit(1)
-
-    async def close(self) -> None:
-        pass
-
-
 @pytest.fixture
 def fragile(call, cluster):
+    """Opens the role of `fragile_role.py` in an actor of its own."""
+
     def open_one(**arguments):
         spec = RoleSpec(
             role="reward server",
             worker_id="reward-9",
-            factory=f"{__name__}:Fragile",
+            factory="fragile_role:Fragile",
             arguments=arguments,
-            cpus=1,
+            cpus=0,
             gpus=0,
-            environment={"PYTHONPATH": str(Path(__file__).parent)},
+            environment={"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
         )
         return call(cluster.open(spec))
 
     return open_one
 
 
-def groups_saying(text: str):
-    from dataclasses import replace
-
+def groups_saying(text: str) -> list[RolloutGroup]:
     group = make_group([2, 3])
     return [replace(group, prompt=replace(group.prompt, text=text))]
+
+
+def test_our_own_errors_keep_every_field_and_any_other_names_the_role_and_the_method(call, fragile):
+    role = fragile()
+    with pytest.raises(RoleTimeout, match="took too long") as raised:
+        call(role.score(groups_saying("raise one of ours")))
+    assert (raised.value.role, raised.value.worker_id, raised.value.activity) == ("judge", "judge-1", "judging")
+    with pytest.raises(RoleError, match=r"reward server reward-9 failed in score: .*a bug of ours") as raised:
+        call(role.score(groups_saying("raise a bug")))
+    assert type(raised.value) is RoleError
+    assert call(role.status()) > 0, "an error is no death"
+
+
+def test_a_role_that_hangs_still_tells_its_status_and_is_named_by_the_bound(call, fragile):
+    role = fragile()
+    call(role.status())
+
+    async def both():
+        hanging = within(
+            3.0, role.score(groups_saying("hang")), role="reward server", worker_id="reward-9", activity="scoring"
+        )
+        return await asyncio.gather(hanging, role.status(), return_exceptions=True)
+
+    timeout, process_id = call(both())
+    assert isinstance(timeout, RoleTimeout)
+    assert process_id > 0
+
+
+@pytest.mark.parametrize("way", ["exit", "kill -9", "ray.kill"])
+def test_a_process_that_is_gone_is_named_with_what_it_was_doing(call, fragile, way):
+    role = fragile()
+    process_id = call(role.status())
+
+    async def die():
+        if way == "exit":
+            return await role.score(groups_saying("die"))
+        answer = asyncio.ensure_future(role.score(groups_saying("hang")))
+        await asyncio.sleep(0.2)
+        os.kill(process_id, signal.SIGKILL) if way == "kill -9" else role.kill()
+        return await answer
+
+    with pytest.raises(RoleDied, match="reward server reward-9 died during score") as raised:
+        call(die())
+    assert (raised.value.role, raised.value.worker_id, raised.value.activity) == ("reward server", "reward-9", "score")
+    assert "\n" not in str(raised.value), "one line"
+    with pytest.raises(RoleDied):
+        call(role.status())
+
+
+def test_a_worker_that_dies_while_it_streams_ends_the_stream(call, cluster, publish, worker_spec):
+    handle = call(cluster.open(replace(worker_spec, worker_id="rollout-5")))
+    call(handle.adopt(publish(1)))
+    process_id = call(handle.status()).process_id
+
+    async def read() -> None:
+        async for _ in handle.run(rollout_requests(8)):
+            os.kill(process_id, signal.SIGKILL)
+
+    with pytest.raises(RoleDied, match="rollout worker rollout-5 died during run"):
+        call(read())
+
+
+def test_a_role_that_cannot_be_built_fails_with_its_own_error(call, fragile):
+    with pytest.raises(ModelError, match="that is no model"):
+        call(fragile(mood="no model").status())
+
+
+def test_a_job_that_can_never_fit_the_cluster_is_refused(cluster):
+    from rlhf_cluster.runtime.ray import _refuse_what_never_fits
+
+    job = make_job(["runtime=ray", "learner.cpus=100", "rollout.gpus=1"])
+    with pytest.raises(CannotFit, match=r"the roles reserve 102 CPUs and the Ray cluster has 8"):
+        _refuse_what_never_fits(job, {"CPU": 8})
+    with pytest.raises(CannotFit, match=r"reserve 1 GPUs and the Ray cluster has 0"):
+        _refuse_what_never_fits(job, {"CPU": 200})
