@@ -110,7 +110,6 @@ def measure_learner(arguments: Arguments) -> Measurement:
     from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
     from rlhf_cluster.learner.spec import LearnerSpec
     from rlhf_cluster.records import Batch
-    from rlhf_cluster.testing import make_group
     from rlhf_cluster.weights.memory import MemoryTransport
 
     torch.set_num_threads(1)

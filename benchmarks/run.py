@@ -59,7 +59,9 @@ def contenders(*, python: str, trl_python: str | None) -> list[Contender]:
     ]
     listed += [
         Contender(name="ours", command=(python, str(HERE / "ours.py"), "--variant=ray")),
-        Contender(name="ours_learner", command=(python, str(HERE / "ours.py"), "--variant=learner"), is_learner_only=True),
+        Contender(
+            name="ours_learner", command=(python, str(HERE / "ours.py"), "--variant=learner"), is_learner_only=True
+        ),
     ]
     if trl_python is not None:
         listed.append(Contender(name="trl_hf", command=(trl_python, str(HERE / "peer_trl.py"), "--variant=pure")))

@@ -11,7 +11,6 @@ import numpy as np
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.records import Batch, WorkerStatus
 from rlhf_cluster.runtime.bounds import within
-from rlhf_cluster.runtime.bounds import within
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.rollouts import Tally
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from rlhf_cluster.runtime.roles import Roles
 
 Result = TypeVar("Result")
-
-STATUS_BOUND_S = 60.0
-"""A role answers within 100 ms whatever it is busy with; one that takes this long is gone."""
 
 
 def batch_figures(batch: Batch, tally: Tally) -> dict[str, float]:

@@ -20,7 +20,9 @@ def test_every_error_survives_pickling(kind):
     assert str(arrived) == "three of four rows"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ERRORS if issubclass(kind, RoleError)], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in ERRORS if issubclass(kind, RoleError)], ids=lambda kind: kind.__name__
+)
 def test_errors_of_roles_keep_their_fields(kind):
     sent = kind("late", role="learner", worker_id="learner-1", activity="updating")
     arrived = pickle.loads(pickle.dumps(sent))

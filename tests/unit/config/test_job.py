@@ -13,7 +13,12 @@ from rlhf_cluster.testing import make_job
 
 def test_a_job_is_frozen_all_the_way_down():
     job = make_job()
-    for section, key in ((job, "seed"), (job.train, "num_steps"), (job.algorithm, "clip_high"), (job.rollout.engine, "type")):
+    for section, key in (
+        (job, "seed"),
+        (job.train, "num_steps"),
+        (job.algorithm, "clip_high"),
+        (job.rollout.engine, "type"),
+    ):
         with pytest.raises(pydantic.ValidationError, match="frozen"):
             setattr(section, key, 1)
 

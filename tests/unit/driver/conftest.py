@@ -46,7 +46,8 @@ def prompts() -> PromptStream:
 
 def eval_prompts(num: int = 3) -> list[Prompt]:
     return [
-        Prompt(prompt_id=f"eval-{number}/0", text="", token_ids=np.array([2, number], np.int32)) for number in range(num)
+        Prompt(prompt_id=f"eval-{number}/0", text="", token_ids=np.array([2, number], np.int32))
+        for number in range(num)
     ]
 
 
@@ -85,9 +86,7 @@ def stage(tmp_path: Path) -> Callable[..., Stage]:
     def build(job: JobConfig, roles: Roles | None = None, *, num_eval: int = 0, **rollouts: Any) -> Stage:
         roles, events, clock = roles or fake_roles(), [], FakeClock()
         prompts = rollouts.pop("prompts", None) or prompt_stream()
-        feeding = Rollouts(
-            job, roles, prompts=prompts, decode=decode, emit=events.append, clock=clock, **rollouts
-        )
+        feeding = Rollouts(job, roles, prompts=prompts, decode=decode, emit=events.append, clock=clock, **rollouts)
         driver = Driver(
             job,
             roles,

@@ -59,9 +59,10 @@ def test_a_crash_just_before_the_rename_leaves_no_checkpoint_and_the_next_save_c
     def power_cut(self: Path, target: Path) -> None:
         raise PowerCut
 
-    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", power_cut)
-        save(checkpoints(tmp_path), step=1)
+        with pytest.raises(PowerCut):
+            save(checkpoints(tmp_path), step=1)
     assert visible(tmp_path) == []
     assert list(tmp_path.iterdir()), "it was being written"
     save(checkpoints(tmp_path), step=2)
@@ -75,9 +76,10 @@ def test_a_crash_while_an_old_one_is_deleted_leaves_only_complete_ones(tmp_path,
 
     kept = checkpoints(tmp_path, keep=1)
     save(kept, step=1)
-    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+    with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", power_cut)
-        save(kept, step=2)
+        with pytest.raises(PowerCut):
+            save(kept, step=2)
     assert visible(tmp_path) == ["step-000002"]
 
 

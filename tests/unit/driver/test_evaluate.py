@@ -58,7 +58,9 @@ def test_rewards_and_lengths_are_averaged(stage):
 
 def test_failed_rewards_do_not_count_as_low_ones(stage):
     lost = Failure(kind="raised", message="no")
-    [event] = evaluate(stage(make_job(SETTINGS), fake_roles(reward=FakeRewardServer(lambda g: [lost, 2.0, 4.0])), num_eval=4))
+    [event] = evaluate(
+        stage(make_job(SETTINGS), fake_roles(reward=FakeRewardServer(lambda g: [lost, 2.0, 4.0])), num_eval=4)
+    )
     assert event.metrics["eval/reward_mean"] == 3.0
 
 

@@ -114,7 +114,7 @@ def test_a_learner_that_never_answers_is_named_with_the_step(stage):
             await asyncio.Event().wait()
 
     made = stage(make_job(["limits.update_s=0.05"]), fake_roles(rank=Stuck()))
-    with pytest.raises(RoleTimeout, match="learner learner-0 did not answer within .* updating on step 0"):
+    with pytest.raises(RoleTimeout, match=r"learner learner-0 did not answer within .* updating on step 0"):
         drive(made)
 
 
@@ -129,7 +129,7 @@ def test_a_worker_that_never_adopts_is_named_with_the_version(stage):
             pass
 
     made = stage(make_job(["limits.weights_s=0.05"]), fake_roles(scripted_worker(), Stuck()))
-    with pytest.raises(RoleTimeout, match="rollout worker rollout-7 .* adopting weights version 0"):
+    with pytest.raises(RoleTimeout, match=r"rollout worker rollout-7 .* adopting weights version 0"):
         drive(made)
 
 
@@ -146,13 +146,12 @@ def test_a_learner_that_goes_back_a_version_is_refused_by_the_workers(stage):
 
 
 def test_a_worker_that_stops_telling_its_status_is_named(stage, monkeypatch):
-    monkeypatch.setattr("rlhf_cluster.driver.figures.STATUS_BOUND_S", 0.05)
     worker = scripted_worker()
 
     async def silent() -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(worker, "status", silent)
-    made = stage(make_job(), fake_roles(worker))
-    with pytest.raises(RoleTimeout, match="rollout worker rollout-0 .* telling its status"):
+    made = stage(make_job(["limits.status_s=0.05"]), fake_roles(worker))
+    with pytest.raises(RoleTimeout, match=r"rollout rollout-0 .* telling its status"):
         drive(made)

@@ -1,4 +1,4 @@
-"""Keeping workers busy: what is dropped, refilled, removed and counted, what ends the job, and what may not be too old."""
+"""Keeping workers busy: what is dropped, refilled, removed and counted, what ends the job, how old a batch may be."""
 
 from __future__ import annotations
 
@@ -180,9 +180,7 @@ def test_an_algorithm_that_needs_the_reference_gets_its_column_and_invalid_ones_
 @pytest.mark.parametrize("max_staleness", [0, 1, 3])
 def test_no_token_is_older_than_the_bound_whatever_the_workers_speeds(stage, max_staleness):
     num_steps = 8
-    job = make_job(
-        [f"train.max_staleness={max_staleness}", f"train.num_steps={num_steps}", "train.prompts_per_step=3"]
-    )
+    job = make_job([f"train.max_staleness={max_staleness}", f"train.num_steps={num_steps}", "train.prompts_per_step=3"])
     workers = [
         scripted_worker("rollout-0", token_s=0.0002, spread=1.0),
         scripted_worker("rollout-1", token_s=0.002, spread=1.0),
@@ -245,13 +243,17 @@ def test_closing_aborts_what_is_under_way(stage):
     worker = scripted_worker(token_s=0.01, eos_probability=0.0)
     made = stage(make_job(), fake_roles(worker))
 
-    async def feed_then_close() -> int:
-        made.rollouts.feed()
-        while not (await worker.status()).num_in_flight:
+    async def until(condition: Callable[[Any], bool]) -> None:
+        for _ in range(5000):
+            if condition(await worker.status()):
+                return
             await asyncio.sleep(0.001)
-        await made.rollouts.aclose()
-        while (status := await worker.status()).num_in_flight:
-            await asyncio.sleep(0.001)
-        return status.num_in_flight
+        raise AssertionError(f"never came true: {await worker.status()}")
 
-    assert play(made, feed_then_close) == 0
+    async def feed_then_close() -> None:
+        made.rollouts.feed()
+        await until(lambda status: status.num_in_flight > 0)
+        await made.rollouts.aclose()
+        await until(lambda status: status.num_in_flight == 0)
+
+    play(made, feed_then_close)

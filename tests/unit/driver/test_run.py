@@ -1,4 +1,4 @@
-"""A job from its config to its one last event, on the real word-world model with the scripted engine's worker replaced."""
+"""A job from its config to its one last event, with the real word-world model on the local runtime."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ def test_job_directories_are_numbered_and_hold_the_whole_config(tmp_path):
     assert json.loads((tmp_path / "test-2" / "job.json").read_text())["train"]["num_steps"] == 2
 
 
-@pytest.mark.parametrize(("holds_job", "message"), [(False, "holds no job.json"), (True, "no checkpoint to resume from")])
+@pytest.mark.parametrize(
+    ("holds_job", "message"), [(False, "holds no job.json"), (True, "no checkpoint to resume from")]
+)
 def test_what_cannot_be_resumed_is_named(tmp_path, holds_job, message):
     directory = new_job_dir(make_job([f"output_dir={tmp_path}"]), FakeClock()) if holds_job else tmp_path
     with pytest.raises(ConfigError, match=message):

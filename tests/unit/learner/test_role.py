@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ class Paused(GRPO):
 
     reached: threading.Event
     go_on: threading.Event
-    model_config = {**GRPO.model_config, "arbitrary_types_allowed": True}
+    model_config: ClassVar = {**GRPO.model_config, "arbitrary_types_allowed": True}
 
     def loss(self, columns):
         self.reached.set()

@@ -27,9 +27,7 @@ def export(source, target, *, dtype=torch.float32, **options):
         for parameter in model.parameters():
             parameter.mul_(1.5)
     target.mkdir()
-    export_policy(
-        model.named_parameters(), config=model.config, source=source, target=target, dtype=dtype, **options
-    )
+    export_policy(model.named_parameters(), config=model.config, source=source, target=target, dtype=dtype, **options)
     return model
 
 

@@ -80,7 +80,9 @@ def test_columns_that_are_not_filled_yet_stay_empty():
 def test_completions_and_per_token_values_follow_the_lengths(lengths):
     group = full_group(lengths)
     assert [len(tokens) for tokens in group.completions()] == lengths
-    assert group.per_token(np.arange(len(lengths))).tolist() == [n for n, length in enumerate(lengths) for _ in range(length)]
+    assert group.per_token(np.arange(len(lengths))).tolist() == [
+        n for n, length in enumerate(lengths) for _ in range(length)
+    ]
 
 
 @pytest.mark.parametrize(("versions", "oldest"), [([4, 3, 5], 3), ([7, 7, 7], 7)])

@@ -78,7 +78,9 @@ def publish(cluster):
     transport = ObjectStoreTransport()
 
     def put(version: int) -> WeightHandle:
-        manifest, buffer = flatten([("w", torch.full((1 << 16,), float(version)))], version=version, dtype=torch.float32)
+        manifest, buffer = flatten(
+            [("w", torch.full((1 << 16,), float(version)))], version=version, dtype=torch.float32
+        )
         probe = LogitProbe(token_ids=np.zeros(1, np.int32), logprobs=np.zeros(0, np.float32), tolerance=1e-3)
         return WeightHandle(manifest=manifest, location=transport.publish(manifest, buffer), probe=probe)
 

@@ -27,9 +27,10 @@ def _models(word_world_home, monkeypatch):
 
 def with_roles(job, job_dir, act):
     async def whole():
-        async with open_runtime(job) as runtime, open_roles(
-            runtime, job, job_dir=job_dir, probe_token_ids=PROBE
-        ) as roles:
+        async with (
+            open_runtime(job) as runtime,
+            open_roles(runtime, job, job_dir=job_dir, probe_token_ids=PROBE) as roles,
+        ):
             return await act(roles)
 
     return asyncio.run(whole())

@@ -35,7 +35,8 @@ def test_the_batch_arithmetic_is_spelt_out():
 
 
 @pytest.mark.parametrize(
-    ("staleness", "says"), [(0, "synchronous"), (2, "up to 6 prompts under way, none trained on more than 2 versions late")]
+    ("staleness", "says"),
+    [(0, "synchronous"), (2, "up to 6 prompts under way, none trained on more than 2 versions late")],
 )
 def test_staleness_is_spelt_out(staleness, says):
     assert says in made(f"train.max_staleness={staleness}").staleness
@@ -48,7 +49,9 @@ def test_only_the_roles_that_the_algorithm_needs_are_planned():
 
 
 def test_reservations_are_the_sum_over_replicas():
-    job = make_job(["rollout.num_workers=3", "rollout.cpus=2", "learner.cpus=1.5", "rollout.gpus=1", "algorithm.kl_coef=1"])
+    job = make_job(
+        ["rollout.num_workers=3", "rollout.cpus=2", "learner.cpus=1.5", "rollout.gpus=1", "algorithm.kl_coef=1"]
+    )
     assert reservations(job) == {"CPU": 3 * 2 + 1.5 + 1 + 1, "GPU": 3}
 
 
@@ -71,7 +74,9 @@ def test_a_larger_batch_or_more_workers_need_more_memory():
 
 
 def test_too_little_memory_is_refused_with_the_largest_role_and_what_helps():
-    with pytest.raises(CannotFit, match=r"need about .* GiB and this machine has 0\.5 GiB; the most goes to 1 x learner"):
+    with pytest.raises(
+        CannotFit, match=r"need about .* GiB and this machine has 0\.5 GiB; the most goes to 1 x learner"
+    ):
         made(machine=Machine(cpus=2, gpus=0, memory_bytes=GIB // 2))
 
 
