@@ -38,11 +38,12 @@ format: .venv/installed ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/installed ## print the tables of benchmarks/ and write their JSON
-	$(BIN)/python benchmarks/run.py
+bench: .venv/installed .venv-trl/installed ## print the tables of benchmarks/ and write their JSON; three quarters of an hour
+	$(BIN)/rlhf models add smollm2-135m
+	$(BIN)/python benchmarks/all.py --trl-python .venv-trl/bin/python
 
 clean: ## remove .venv and what runs have left
-	rm -rf .venv runs benchmarks/results
+	rm -rf .venv .venv-trl runs benchmarks/results
 
 # The lock is complete, so nothing is resolved here. vLLM's CPU build asks for torchvision, torchaudio and torchcodec,
 # which exist on PyPI only as CUDA builds and break transformers beside a CPU torch; the lock leaves them out.
@@ -50,4 +51,11 @@ clean: ## remove .venv and what runs have left
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-deps --requirement $(LOCK)
 	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+# The peer that the benchmarks compare with, in an environment of its own.
+.venv-trl/installed:
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/pip install --quiet torch==2.13.0
+	.venv-trl/bin/pip install --quiet trl==1.16.0 psutil
 	touch $@

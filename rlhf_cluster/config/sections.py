@@ -50,7 +50,7 @@ class WeightsSettings(Settings):
     transport: Literal["auto", "memory", "object_store", "filesystem"] = "auto"
     """`auto` is `memory` in the local runtime and `object_store` on Ray; `filesystem` needs a shared directory."""
     directory: str | None = None
-    """Where the `filesystem` transport writes; None is the job's own directory."""
+    """Where the `filesystem` transport writes, in a folder named like the job's; None is the job's own directory."""
     dtype: Literal["bfloat16", "float32"] | None = None
     """Dtype that travels and is served; None is bfloat16 when the learner's precision is bf16, else float32."""
     probe_tolerance: float | None = Field(None, gt=0)

@@ -50,6 +50,7 @@ class Driver:
         self.emit = emit
         self.clock = clock
         self.step = first_step
+        self._phase_name = ""
         self._role_figures = RoleFigures(roles, bound_s=job.limits.status_s)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -58,6 +59,7 @@ class Driver:
         await self._adopt(await self._publish())
         await self._evaluate_when(not stop.is_set())
         while self.step < self.job.train.num_steps and not stop.is_set():
+            self._phase("training")
             await self.train_step()
             last = self.step == self.job.train.num_steps
             await self._evaluate_when(last or self._due(self.job.evaluation.every_steps))
@@ -118,7 +120,6 @@ class Driver:
         if due and self.evaluator.prompts:
             self._phase("evaluating")
             self.emit(await self.evaluator.evaluate(step=self.step))
-            self._phase("training")
 
     async def _save_when(self, due: bool) -> None:
         if due:
@@ -129,4 +130,6 @@ class Driver:
         return every_steps is not None and self.step % every_steps == 0
 
     def _phase(self, name: str) -> None:
-        self.emit(Phase(time_s=self.clock.time(), step=self.step, name=name))
+        if name != self._phase_name:
+            self._phase_name = name
+            self.emit(Phase(time_s=self.clock.time(), step=self.step, name=name))

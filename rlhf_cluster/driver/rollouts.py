@@ -166,6 +166,8 @@ class Rollouts:
         for group in kept:
             self.buffer.complete(group)
             self._dropped_in_a_row.clear()
+        if len(kept) < len(groups):
+            self.feed()
         self._changed.set()
 
     async def _score(self, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:

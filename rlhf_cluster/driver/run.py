@@ -20,7 +20,7 @@ from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.observers.base import Observer
 from rlhf_cluster.driver.prompts import JobPrompts, load_prompts
 from rlhf_cluster.driver.rollouts import Rollouts
-from rlhf_cluster.errors import ConfigError, RlhfError
+from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.records.events import Evaluated, JobEnded, JobStarted, Phase
 from rlhf_cluster.runtime.bounds import within
 from rlhf_cluster.runtime.roles import Roles, open_roles, open_runtime
@@ -54,9 +54,9 @@ async def run_job(
     except asyncio.CancelledError:
         account.ended("interrupted", f"aborted; {_way_on(job_dir)}")
         raise
-    except BaseException as error:  # noqa: BLE001  The journal's last line is due whatever it was; it goes on.
-        account.ended("failed", str(_cause(error)))
-        raise _cause(error) from None
+    except BaseException as error:
+        account.ended("failed", str(error))
+        raise
     if account.step < job.train.num_steps:
         return account.ended("interrupted", f"stopped after step {account.step}; {_way_on(job_dir)}")
     return account.ended("succeeded", f"{job.train.num_steps} steps done")
@@ -214,11 +214,3 @@ def new_job_dir(job: JobConfig, clock: Clock) -> Path:
         (job_dir / JOB_FILE).write_text(job.model_dump_json(indent=2) + "\n")
         return job_dir.resolve()
     raise ConfigError(f"{job.output_dir} holds a million jobs called {job.name}: choose another output_dir")
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The first error of a group: roles start together, and one clear message beats a tree of them."""
-    while isinstance(error, BaseExceptionGroup):
-        own = [inner for inner in error.exceptions if isinstance(inner, RlhfError | BaseExceptionGroup)]
-        error = (own or list(error.exceptions))[0]
-    return error

@@ -159,7 +159,8 @@ class LearnerRank:
 
     def close(self) -> None:
         self.transport.close()
-        if distributed.is_initialized():
+        # With one rank there is no group of ours; in the local runtime the one there is belongs to vLLM.
+        if self.num_ranks > 1:
             distributed.destroy_process_group()
 
 

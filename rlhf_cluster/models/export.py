@@ -27,7 +27,9 @@ def export_policy(
     max_shard_bytes: int = 4 * 2**30,
 ) -> None:
     """Fill the existing directory `target`: weights in `dtype`, and all other files of `source`, as the tokenizer's."""
-    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*WEIGHTS))
+    for file in source.iterdir():
+        if file.is_file() and not any(file.match(pattern) for pattern in WEIGHTS):
+            shutil.copyfile(file, target / file.name)
     config.save_pretrained(target)
     config_file = target / "config.json"
     content = json.loads(config_file.read_text())
@@ -39,23 +41,37 @@ def export_policy(
 def _write_shards(
     weights: Iterable[tuple[str, torch.Tensor]], *, target: Path, dtype: torch.dtype, max_shard_bytes: int
 ) -> None:
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    num_bytes = total_bytes = 0
+    """One shard is in memory at a time; the files get their names, which count them, at the end."""
+    shards: list[tuple[Path, list[str]]] = []
+    shard: dict[str, torch.Tensor] = {}
+    total_bytes = shard_bytes = 0
+
+    def write() -> None:
+        file = target / f"shard-{len(shards) + 1:05d}.safetensors"
+        save_file(shard, file, metadata={"format": "pt"})
+        shards.append((file, list(shard)))
+        shard.clear()
+
     for name, tensor in weights:
         cast = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
-        if num_bytes and num_bytes + cast.nbytes > max_shard_bytes:
-            shards.append({})
-            num_bytes = 0
-        shards[-1][name] = cast
-        num_bytes += cast.nbytes
+        if shard and shard_bytes + cast.nbytes > max_shard_bytes:
+            write()
+            shard_bytes = 0
+        shard[name] = cast
+        shard_bytes += cast.nbytes
         total_bytes += cast.nbytes
+    write()
+    _name_shards(shards, target=target, total_bytes=total_bytes)
+
+
+def _name_shards(shards: list[tuple[Path, list[str]]], *, target: Path, total_bytes: int) -> None:
     if len(shards) == 1:
-        save_file(shards[0], target / "model.safetensors", metadata={"format": "pt"})
+        shards[0][0].rename(target / "model.safetensors")
         return
-    weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, target / file, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(shard, file)
+    weight_map: dict[str, str] = {}
+    for number, (file, names) in enumerate(shards, start=1):
+        final = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        file.rename(target / final)
+        weight_map |= dict.fromkeys(names, final)
     index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
     (target / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")

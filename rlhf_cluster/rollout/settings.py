@@ -5,9 +5,10 @@ An engine's own settings live in the engine's file; this one composes them. Noth
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rlhf_cluster.records import Sampling
 from rlhf_cluster.rollout.engines.scripted import ScriptedEngine
@@ -43,6 +44,11 @@ class RolloutSettings(Settings):
     engine: EngineSettings = VllmEngine()
     """What generates: `vllm`, `transformers` or `scripted`."""
 
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _vllm_unless_said(cls, engine: Any) -> Any:
+        return {"type": "vllm", **engine} if isinstance(engine, Mapping) else engine
+
     @property
     def sampling(self) -> Sampling:
         return Sampling(
@@ -56,4 +62,7 @@ class RolloutSettings(Settings):
     @property
     def environment(self) -> dict[str, str]:
         """What the process of a worker must find in its environment when it starts."""
-        return self.engine.environment(self.threads)
+        # On a CPU vLLM compiles one small function of its sampler with g++, which takes longer than it saves and which
+        # not every machine has.
+        compiler = {} if self.gpus else {"TORCH_COMPILE_DISABLE": "1"}
+        return self.engine.environment(self.threads) | compiler

@@ -63,7 +63,7 @@ class RemoteRole:
         if isinstance(error, ray.exceptions.RayTaskError):
             if isinstance(error.cause, RlhfError):
                 return error.cause
-            return RoleError(f"{self._role} {self._worker_id} failed in {method}: {error.cause!r}\n{error}", **where)
+            return RoleError(f"{self._role} {self._worker_id} failed in {method}: {error.cause!r}", **where)
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return RoleDied(f"{self._role} {self._worker_id} died during {method}: {reason}", **where)
 

@@ -10,6 +10,7 @@ import logging
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -89,7 +90,16 @@ class RayRuntime:
             handle.kill()
         await asyncio.to_thread(ray.shutdown)
         if self._private_dir:
-            shutil.rmtree(self._private_dir, ignore_errors=True)
+            await asyncio.to_thread(_remove, self._private_dir)
+
+
+def _remove(directory: Path) -> None:
+    """Ray's processes write to their logs while they die, for a second or so."""
+    for _ in range(20):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(0.1)
 
 
 def _start_private_cluster(job: JobConfig) -> Path:

@@ -112,9 +112,13 @@ async def start_roles(
         for one in startable:
             await start_one(*one)
         return
-    async with asyncio.TaskGroup() as together:
-        for one in startable:
-            together.create_task(start_one(*one))
+    try:
+        async with asyncio.TaskGroup() as together:
+            for one in startable:
+                together.create_task(start_one(*one))
+    except BaseExceptionGroup as group:
+        # The others were cancelled because of the first: one clear message beats a tree of them.
+        raise group.exceptions[0] from None
 
 
 async def _close(spec: RoleSpec, handle: Any, *, bound_s: float) -> None:

@@ -153,7 +153,7 @@ def open_transport(job: JobConfig, *, job_dir: Path) -> WeightTransport:
     if job.transport == "filesystem":
         from rlhf_cluster.weights.filesystem import FilesystemTransport
 
-        return FilesystemTransport(Path(job.weights.directory or job_dir / "weights"))
+        return FilesystemTransport(Path(job.weights.directory or job_dir.parent) / job_dir.name / "weights")
     from rlhf_cluster.runtime.object_store import ObjectStoreTransport
 
     return ObjectStoreTransport()
