@@ -99,8 +99,8 @@ def test_an_unknown_key_is_named_as_it_was_written_with_the_nearest_known_one(ov
     [
         ("rollout.engine.type=vlm", "rollout.engine.type = 'vlm' (did you mean 'vllm'?): it is one of 'vllm'"),
         (
-            "rollout.engine.kv_cache_gib=3",
-            "rollout.engine.type: missing; it is one of 'vllm', 'transformers', 'scripted'",
+            'data.train={path="prompts.jsonl"}',
+            "data.train.type: missing; it is one of 'jsonl', 'parquet', 'dataset', 'procedural'",
         ),
         ("data.train.type=jsnl", "data.train.type = 'jsnl' (did you mean 'jsonl'?)"),
         ("algorithm.type=grpoo", "algorithm type 'grpoo' is unknown (did you mean 'grpo'?)"),

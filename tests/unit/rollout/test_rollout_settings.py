@@ -8,6 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from rlhf_cluster.rollout.engines.vllm import VllmEngine
 from rlhf_cluster.rollout.settings import RolloutSettings
 
 
@@ -48,3 +49,13 @@ def test_settings_load_nothing_heavy():
     heavy = {"torch", "vllm", "transformers", "ray"}
     code = f"import sys, rlhf_cluster.rollout.settings; print(sorted(sys.modules.keys() & {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_an_engine_without_a_type_is_vllm():
+    settings = RolloutSettings.model_validate({"engine": {"kv_cache_gib": 3}})
+    assert settings.engine == VllmEngine(kv_cache_gib=3)
+
+
+def test_only_workers_with_a_gpu_may_compile():
+    assert RolloutSettings().environment["TORCH_COMPILE_DISABLE"] == "1"
+    assert "TORCH_COMPILE_DISABLE" not in RolloutSettings(gpus=1).environment
