@@ -15,9 +15,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROUNDS = {
     "lite": ("--steps=6",),
-    "full": ("--steps=2",),
-    "ragged": ("--steps=3", "--only", "bare_torch", "torch_autocast", "ours_learner"),
+    "full": ("--steps=2", "--only", "bare_vllm", "bare_torch", "ours", "trl_hf"),
     "prefix512": ("--steps=1", "--only", "bare_vllm", "bare_torch", "ours", "trl_hf"),
+    "ragged": ("--steps=3", "--only", "bare_torch", "torch_autocast", "ours_learner", "ours_learner_padded"),
 }
 
 

@@ -2,7 +2,8 @@
 
 `--variant ray` runs the job as a user would, with vLLM rollout workers, a reward server and a learner as actors, and
 meters from the end of one step to the end of the next: driver, Ray's own processes, weight hand-over and all.
-`--variant local` is the same job in one process. `--variant learner` meters `LearnerRank.update` alone, on random
+`--variant local` is the same job in one process. `--variant worker` meters the rollout worker alone, from requests to
+groups, for comparison with bare vLLM. `--variant learner` meters `LearnerRank.update` alone, on random
 tokens of the workload's shapes, for comparison with bare torch; `learner_padded` gives every completion its own row.
 
     python benchmarks/ours.py --model DIR --workload lite --steps 3 --variant ray --json
@@ -136,6 +137,51 @@ def measure_learner(arguments: Arguments) -> Measurement:
     return measure_steps(f"ours_{arguments.variant}", arguments, run_step=run_step, notes={"torch": torch.__version__})
 
 
+def measure_worker(arguments: Arguments) -> Measurement:
+    from rlhf_cluster.models.load import load_causal_lm, load_tokenizer
+    from rlhf_cluster.records import LogitProbe, Prompt, RolloutRequest, Sampling, WeightHandle
+    from rlhf_cluster.rollout.engines.vllm import VllmEngine
+    from rlhf_cluster.rollout.worker import RolloutWorker
+    from rlhf_cluster.weights.flat import DTYPES, flatten
+    from rlhf_cluster.weights.memory import MemoryTransport
+
+    workload, tokenizer = arguments.workload, load_tokenizer(arguments.model)
+    weights = load_causal_lm(arguments.model, dtype=DTYPES["bfloat16"]).named_parameters()
+    manifest, buffer = flatten(weights, version=0, dtype=DTYPES["bfloat16"])
+    # Nothing is to be proven here: the engine's answer is compared with zeros, within any distance.
+    probe = LogitProbe(token_ids=np.arange(8, dtype=np.int32), logprobs=np.zeros(7, np.float32), tolerance=1e9)
+    worker = RolloutWorker(
+        VllmEngine(dtype="bfloat16"), arguments.model, worker_id="rollout-0", transport=MemoryTransport()
+    )
+    sampling = Sampling(max_new_tokens=workload.max_new_tokens, ignore_eos=True)
+
+    async def answer(requests: list[RolloutRequest]) -> int:
+        return sum([group.num_tokens async for groups in worker.run(requests) for group in groups])
+
+    def requests_of(step: int) -> list[RolloutRequest]:
+        texts = prompt_texts(workload, tokenizer=tokenizer, step=step)
+        prompts = [
+            Prompt(prompt_id=str(n), text=text, token_ids=np.array(tokenizer.encode(text), np.int32))
+            for n, text in enumerate(texts)
+        ]
+        return [
+            RolloutRequest(
+                request_id=n, prompt=prompt, num_completions=workload.num_completions, sampling=sampling, seed=step
+            )
+            for n, prompt in enumerate(prompts)
+        ]
+
+    with asyncio.Runner() as runner:
+        runner.run(worker.adopt(WeightHandle(manifest=manifest, location=buffer, probe=probe)))
+
+        def run_step(step: int, meter: Meter) -> None:
+            assert runner.run(answer(requests_of(step))) == workload.generated_tokens
+
+        measurement = measure_steps("ours_worker", arguments, run_step=run_step, notes={})
+        runner.run(worker.close())
+    return measurement
+
+
 def _random_groups(workload: Workload, *, vocab_size: int, step: int) -> tuple:
     from rlhf_cluster.testing import make_group
 
@@ -153,11 +199,11 @@ def _random_groups(workload: Workload, *, vocab_size: int, step: int) -> tuple:
 
 
 def main() -> None:
-    variants = ("ray", "local", "learner", "learner_padded")
+    variants = ("ray", "local", "worker", "learner", "learner_padded")
     arguments = parse_arguments(__doc__, variants=variants, learner_only="learner" in " ".join(sys.argv))
     pin_environment()
-    measure = measure_learner if arguments.variant.startswith("learner") else measure_job
-    report(measure(arguments), as_json=arguments.as_json)
+    alone = {"worker": measure_worker, "learner": measure_learner, "learner_padded": measure_learner}
+    report(alone.get(arguments.variant, measure_job)(arguments), as_json=arguments.as_json)
 
 
 if __name__ == "__main__":

@@ -57,11 +57,12 @@ def contenders(*, python: str, trl_python: str | None) -> list[Contender]:
         Contender(name="bare_torch", command=(*torch, "--variant=pure"), is_bare=True, is_learner_only=True),
         Contender(name="torch_autocast", command=(*torch, "--variant=autocast"), is_learner_only=True),
     ]
+    ours = (python, str(HERE / "ours.py"))
     listed += [
-        Contender(name="ours", command=(python, str(HERE / "ours.py"), "--variant=ray")),
-        Contender(
-            name="ours_learner", command=(python, str(HERE / "ours.py"), "--variant=learner"), is_learner_only=True
-        ),
+        Contender(name="ours", command=(*ours, "--variant=ray")),
+        Contender(name="ours_worker", command=(*ours, "--variant=worker")),
+        Contender(name="ours_learner", command=(*ours, "--variant=learner"), is_learner_only=True),
+        Contender(name="ours_learner_padded", command=(*ours, "--variant=learner_padded"), is_learner_only=True),
     ]
     if trl_python is not None:
         listed.append(Contender(name="trl_hf", command=(trl_python, str(HERE / "peer_trl.py"), "--variant=pure")))

@@ -25,8 +25,8 @@ from rlhf_cluster.learner.totals import Totals
 from rlhf_cluster.models.export import export_policy
 from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.models.policy import PolicyNetwork
-from rlhf_cluster.records import Batch, LogitProbe, Prompt, RolloutGroup, StepReport, WeightHandle
-from rlhf_cluster.weights.flat import DTYPES, flatten
+from rlhf_cluster.records import Batch, LogitProbe, Prompt, RolloutGroup, StepReport, WeightHandle, WeightManifest
+from rlhf_cluster.weights.flat import DTYPES, flatten, unflatten
 
 if TYPE_CHECKING:
     from rlhf_cluster.roles import WeightTransport
@@ -122,13 +122,18 @@ class LearnerRank:
                 pass
             return None
         manifest, buffer = flatten(weights, version=self.version, dtype=DTYPES[self.spec.serving_dtype])
-        return WeightHandle(manifest=manifest, location=self.transport.publish(manifest, buffer), probe=self._probe())
+        probe = self._probe(manifest, buffer)
+        return WeightHandle(manifest=manifest, location=self.transport.publish(manifest, buffer), probe=probe)
 
-    def _probe(self) -> LogitProbe:
+    @torch.no_grad()
+    def _probe(self, manifest: WeightManifest, buffer: np.ndarray) -> LogitProbe:
+        """Computed from the published bytes themselves, in the dtype that engines serve: what they have to equal."""
         tokens = self.spec.probe_token_ids
-        with torch.no_grad():
-            logprobs = self._logprobs(_probe_microbatch(tokens)).float().cpu().numpy()
-        return LogitProbe(token_ids=tokens, logprobs=logprobs, tolerance=self.spec.probe_tolerance)
+        weights = {f"language_model.{name}": t.to(self.device) for name, t in unflatten(manifest, buffer)}
+        logprobs = torch.func.functional_call(self.network, weights, (_probe_microbatch(tokens),))
+        return LogitProbe(
+            token_ids=tokens, logprobs=logprobs.float().cpu().numpy(), tolerance=self.spec.probe_tolerance
+        )
 
     def save(self, path: Path, *, with_state: bool) -> None:
         """Rank 0 writes the policy into the existing directory `path`, and what is needed to go on training."""

@@ -9,8 +9,8 @@ import sys
 ALWAYS = {
     # Ray starts workers at nice 15, where a learner starves beside anything else on the machine.
     "RAY_worker_niceness": "0",
-    # Otherwise Ray hides the GPUs of a node from roles that reserve none by setting variables that torch then trips on.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A role that reserves no GPU sees none, and so runs on the CPU. Today's default, said because Ray means to change it.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 
 
