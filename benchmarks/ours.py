@@ -25,6 +25,8 @@ from measure import tree_cpu_s as cpu_now_s
 from workloads import Workload, prompt_texts
 
 HERE = Path(__file__).parent
+WARM_UP_STEPS = 2
+"""Of a whole job: two versions of the weights must have been in the object store before no new memory is taken."""
 
 
 def reward_by_characters(sample: Any) -> float:
@@ -39,16 +41,17 @@ class StepMeter:
         self.meter = Meter()
         self.startup_cpu_s = 0.0
         self.metrics: list[dict[str, float]] = []
-        self._running = False
+        self._num_warm_up = WARM_UP_STEPS
 
     def on_event(self, event: Any) -> None:
         if type(event).__name__ != "StepDone":
             return
-        if self._running:
+        if not self._num_warm_up:
             self.meter.end_step()
             self.metrics.append(dict(event.metrics))
-        else:  # the first step is warm-up
-            self._running, self.startup_cpu_s = True, cpu_now_s()
+        else:
+            self._num_warm_up -= 1
+            self.startup_cpu_s = cpu_now_s()
         self.meter.begin_step()
 
     def close(self) -> None:
@@ -69,7 +72,7 @@ def job_tree(arguments: Arguments, *, prompts: Path, runs: Path) -> dict[str, An
         "algorithm": {"type": "grpo", "keep_zero_variance": True},
         "learner": {"microbatch_tokens": max(2048, packed_tokens), "optimizer": {"lr": 1e-6}},
         "train": {
-            "num_steps": arguments.num_steps + 1,
+            "num_steps": arguments.num_steps + WARM_UP_STEPS,
             "prompts_per_step": workload.num_prompts,
             "completions_per_prompt": workload.num_completions,
         },
@@ -86,7 +89,7 @@ def measure_job(arguments: Arguments) -> Measurement:
     tokenizer = load_tokenizer(arguments.model)
     with tempfile.TemporaryDirectory() as directory:
         prompts = Path(directory) / "prompts.jsonl"
-        steps = range(arguments.num_steps + 1)
+        steps = range(arguments.num_steps + WARM_UP_STEPS)
         texts = [text for step in steps for text in prompt_texts(arguments.workload, tokenizer=tokenizer, step=step)]
         prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
         job = check(job_tree(arguments, prompts=prompts, runs=Path(directory)), source="benchmark")

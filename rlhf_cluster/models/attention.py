@@ -1,8 +1,8 @@
 """Attention for the learner's packed rows, registered with transformers under a name of its own.
 
-torch's fused CPU kernel works in blocks made for long rows: on rows of 50 to 150 tokens plain matrix products take a
-third of its CPU-seconds, at 512 tokens they are even, and their T x T weights are kept for the backward pass. So short
-rows on a CPU go one way and everything else the other; both compute the same.
+torch's fused CPU kernel works in blocks made for long unmasked rows: on rows of 50 to 150 tokens plain matrix products
+take a third of its CPU-seconds, on rows of 500 four fifths, but they keep their T x T weights for the backward pass. So
+on a CPU microbatches whose weights are small go one way and everything else the other; both compute the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 NAME = "packed_rows"
-SHORT_ROW = 256
+MAX_WEIGHTS = 10 * 2**20
+"""Attention weights of one layer, rows x heads x T x T, up to which they are kept: 6 bytes each."""
 
 
 def packed_rows_attention(
@@ -32,7 +33,9 @@ def packed_rows_attention(
     The signature is transformers' (`AttentionInterface`); what it passes beyond this concerns caches and dropout, which
     the learner does not have.
     """
-    if attention_mask is not None and query.device.type == "cpu" and query.shape[2] <= SHORT_ROW:
+    num_rows, num_heads, length, _ = query.shape
+    keeps_weights = query.device.type == "cpu" and num_rows * num_heads * length**2 <= MAX_WEIGHTS
+    if attention_mask is not None and keeps_weights:
         mixed = _plain(query, key, value, attention_mask, scaling)
     else:
         mixed = scaled_dot_product_attention(
