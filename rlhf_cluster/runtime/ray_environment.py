@@ -9,7 +9,7 @@ import sys
 ALWAYS = {
     # Ray starts workers at nice 15, where a learner starves beside anything else on the machine.
     "RAY_worker_niceness": "0",
-    # A role that reserves no GPU sees none, and so runs on the CPU. Today's default, said because Ray means to change it.
+    # A role that reserves no GPU sees none and runs on the CPU: today's default, said because Ray means to change it.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 
