@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,4 +128,5 @@ def test_files_of_weights_lie_in_the_jobs_directory_unless_told_otherwise(tmp_pa
     assert isinstance(transport, FilesystemTransport)
     assert transport.directory == tmp_path / "weights"
     elsewhere = make_job(["weights.transport=filesystem", "weights.directory=/shared/weights"])
-    assert str(open_transport(elsewhere, job_dir=tmp_path).directory) == "/shared/weights"
+    # Under the job's name, so that two jobs may share the directory.
+    assert str(open_transport(elsewhere, job_dir=Path("runs/sums-1")).directory) == "/shared/weights/sums-1/weights"
