@@ -255,6 +255,16 @@ def test_groups_that_finish_in_the_same_step_as_a_probe_are_not_lost(opened, eng
         assert groups.keys() == set(range(first, first + 6))
 
 
+def test_more_prompt_tokens_than_one_step_computes_are_answered_too(engine):
+    """vLLM crashed on a CPU when it cut a seeded prompt in two to fill a step."""
+    lengths = range(40, 100)
+    requests = [
+        rollout_request(i, tokens=tuple(2 + (i + k) % 40 for k in range(length)), num_completions=1, max_new_tokens=2)
+        for i, length in enumerate(lengths)
+    ]
+    assert finish(engine, *requests).keys() == set(range(len(lengths)))
+
+
 def test_aborted_requests_are_forgotten_and_the_others_finish(engine):
     for i in range(4):
         engine.submit(rollout_request(i, max_new_tokens=20, ignore_eos=True))
