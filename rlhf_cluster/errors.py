@@ -10,15 +10,23 @@
     |  |- FingerprintMismatch        bytes that arrived, or that the engine holds, are not the bytes that were published
     |  |- ManifestMismatch           names, shapes or dtypes are not those of the worker's model
     |  |- ProbeMismatch              the engine's logprobs on the probe tokens differ from the learner's
-    |  |- StaleVersion               older than what the worker already serves
+    |  |- StaleVersion               older than what the worker already serves, or from a learner that was replaced
+    |  |- NeedsFullVersion           only a delta was offered, and the worker does not hold what it applies to
     |  '- WeightsUnavailable         the transport no longer has this version
     |- RewardError
     |  '- TooManyInvalid             the share of failed rewards passed `max_invalid_rate`
     |- LearnerError                  a step was refused (loss or gradient not finite)
+    |- StorageError                  the job's directory cannot be written, or what lies there is not what was written
+    |  |- LedgerCorrupt              a ledger or log is damaged before its tail
+    |  '- CheckpointCorrupt          a checkpoint's files are not those of its manifest
+    |- Fenced                        another driver has taken the job over; this one must write nothing more
     |- RoleError                     something happened to a role; names role, worker and activity
     |  |- RoleTimeout                it did not answer within its bound
-    |  |- RoleDied                   its process is gone
-    |  '- NotServing                 it was asked to generate before it holds verified weights
+    |  |- RoleHung                   it has work and makes no progress, or does not even tell its status
+    |  |- RoleDied                   its process is gone, or its engine crashed
+    |  |- BadAnswer                  what it answered cannot be true (counts, versions, log-probabilities)
+    |  |- NotServing                 it was asked to generate before it holds verified weights
+    |  '- BudgetSpent                it was replaced too often; the message holds the last cause and log lines
     '- Interrupted                   the user asked the job to stop
 
 All of them survive pickling: an actor raises, the driver catches the same type with the same fields.
@@ -74,6 +82,10 @@ class StaleVersion(WeightError):
     pass
 
 
+class NeedsFullVersion(WeightError):
+    pass
+
+
 class WeightsUnavailable(WeightError):
     pass
 
@@ -87,6 +99,22 @@ class TooManyInvalid(RewardError):
 
 
 class LearnerError(RlhfError):
+    pass
+
+
+class StorageError(RlhfError):
+    pass
+
+
+class LedgerCorrupt(StorageError):
+    pass
+
+
+class CheckpointCorrupt(StorageError):
+    pass
+
+
+class Fenced(RlhfError):
     pass
 
 
@@ -111,11 +139,23 @@ class RoleTimeout(RoleError):
     pass
 
 
+class RoleHung(RoleError):
+    pass
+
+
 class RoleDied(RoleError):
     pass
 
 
+class BadAnswer(RoleError):
+    pass
+
+
 class NotServing(RoleError):
+    pass
+
+
+class BudgetSpent(RoleError):
     pass
 
 

@@ -35,14 +35,23 @@ class Role(Protocol):
 
 class RolloutWorker(Role, Protocol):
     def run(self, requests: Sequence[RolloutRequest]) -> AsyncIterator[tuple[RolloutGroup, ...]]:
-        """Generate; groups come back as they finish, several to a message. Raises `NotServing` before a first adopt."""
+        """Generate; groups come back as they finish, several to a message. Raises `NotServing` before a first adopt.
+
+        A request with `begun` goes on from there. After `drain` the stream yields what is left, unfinished groups
+        included (`is_finished` false), and ends.
+        """
         ...
 
     async def adopt(self, handle: WeightHandle) -> Adopted:
         """Load a version and prove it. On any failure the worker serves nothing until an adopt succeeds.
 
-        Raises a `WeightError`.
+        Raises a `WeightError`; `NeedsFullVersion` when the handle has only a delta that does not apply here, and then
+        the worker goes on with what it serves.
         """
+        ...
+
+    async def drain(self) -> None:
+        """Admit nothing more and end every stream at once, with the groups as far as they got. Nothing is thrown away."""
         ...
 
 
@@ -65,6 +74,11 @@ class Learner(Role, Protocol):
 
     async def publish(self) -> WeightHandle:
         """Put the current version where workers can fetch it. The previous one stays until the next publish."""
+        ...
+
+    async def publish_full(self) -> WeightHandle:
+        """The version last published once more, whole: for a joiner that cannot apply a delta. Does not wait for an
+        update that is under way."""
         ...
 
     async def save(self, path: Path) -> None:

@@ -4,7 +4,7 @@ from rlhf_cluster.records.batch import Batch, StepReport
 from rlhf_cluster.records.prompt import Prompt
 from rlhf_cluster.records.rollout import Invalid, RolloutGroup, RolloutRequest, Sampling
 from rlhf_cluster.records.status import WorkerStatus
-from rlhf_cluster.records.weights import Adopted, LogitProbe, TensorSpec, WeightHandle, WeightManifest
+from rlhf_cluster.records.weights import Adopted, LogitProbe, TensorSpec, WeightDelta, WeightHandle, WeightManifest
 
 __all__ = [
     "Adopted",
@@ -17,6 +17,7 @@ __all__ = [
     "Sampling",
     "StepReport",
     "TensorSpec",
+    "WeightDelta",
     "WeightHandle",
     "WeightManifest",
     "WorkerStatus",

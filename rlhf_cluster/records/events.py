@@ -71,6 +71,40 @@ class CheckpointSaved(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerChanged(Event):
+    """A replica of a role joined, left, was lost or replaced."""
+
+    role: str
+    worker_id: str
+    state: str
+    """The state it is in now; see `flow/pool.py`."""
+    reason: str = ""
+    """Why, in words; for a lost one what was seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptQuarantined(Event):
+    """A prompt that workers die of; it is left out from now on."""
+
+    request_id: int
+    prompt_id: str
+    evidence: tuple[str, ...]
+    """One line for each worker that was lost with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerRecovered(Event):
+    """A learner group was lost and another took its place, at the same step."""
+
+    reason: str
+    respawn_s: float
+    load_s: float
+    replay_s: float
+    num_replayed: int
+    """Batches replayed from the log."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notice(Event):
     """Something a person should know, in one sentence."""
 

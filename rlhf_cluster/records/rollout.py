@@ -14,6 +14,9 @@ import numpy as np
 from rlhf_cluster.records.prompt import Prompt
 
 
+UNFINISHED = "unfinished"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How completions are drawn. `top_k` 0 and `top_p` 1.0 mean the whole vocabulary."""
@@ -36,6 +39,8 @@ class RolloutRequest:
     sampling: Sampling
     seed: int
     """Seeds this request alone, so what is drawn does not depend on which worker draws it."""
+    begun: RolloutGroup | None = None
+    """What another worker generated before it was drained: its tokens are kept, its `unfinished` completions go on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,7 @@ class RolloutGroup:
     versions: np.ndarray
     """int32 [N], the weight version that sampled each token."""
     finish_reasons: tuple[str, ...]
-    """[G] of `stop`, `length` or `abort`."""
+    """[G] of `stop`, `length`, or `unfinished` where a drained worker handed the completion over as far as it got."""
     texts: tuple[str, ...] = ()
     """[G], decoded for rewards and people; empty until the driver decodes them."""
     rewards: np.ndarray | None = None
@@ -83,6 +88,11 @@ class RolloutGroup:
     @property
     def num_completions(self) -> int:
         return len(self.lengths)
+
+    @property
+    def is_finished(self) -> bool:
+        """False for a group that a drained worker handed over; it goes on as `RolloutRequest.begun`."""
+        return UNFINISHED not in self.finish_reasons
 
     @property
     def num_tokens(self) -> int:

@@ -48,13 +48,28 @@ class LogitProbe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WeightDelta:
+    """Where a version differs from the one published before it; applied to that one's bytes it gives this one's."""
+
+    base_version: int
+    base_fingerprint: str
+    """Of the version that the delta must be applied to."""
+    location: Any
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightHandle:
     """What a worker needs to adopt a version: small, picklable, passed by the driver without touching the weights."""
 
     manifest: WeightManifest
     location: Any
-    """Understood by the transport that published it: an object reference, a path, a key."""
+    """Understood by the transport that published it: an object reference, a path, a key. None where only the delta was
+    published; `Learner.publish_full` then makes a handle that has one."""
     probe: LogitProbe
+    delta: WeightDelta | None = None
+    author: tuple[int, int] = (0, 0)
+    """(job epoch, incarnation of the learner group) that published it; a worker refuses what an older author sends."""
 
     @property
     def version(self) -> int:
