@@ -45,8 +45,8 @@ class RolloutWorker(Role, Protocol):
     async def adopt(self, handle: WeightHandle) -> Adopted:
         """Load a version and prove it. On any failure the worker serves nothing until an adopt succeeds.
 
-        Raises a `WeightError`; `NeedsFullVersion` when the handle has only a delta that does not apply here, and then
-        the worker goes on with what it serves.
+        Raises a `WeightError`. After two of them the worker goes on with what it serves: `NeedsFullVersion`, when the
+        handle has only a delta that does not apply here, and `StaleVersion` for a learner that was replaced.
         """
         ...
 
@@ -89,8 +89,11 @@ class Learner(Role, Protocol):
 class WeightTransport(Protocol):
     """Moves one flat buffer from the learner's rank 0 to any number of workers."""
 
-    def publish(self, manifest: WeightManifest, buffer: np.ndarray) -> Any:
-        """Store uint8 [num_bytes]; returns the handle's `location`. Keeps this version and the one before."""
+    def publish(
+        self, manifest: WeightManifest, buffer: np.ndarray, *, author: tuple[int, int] = (0, 0), is_delta: bool = False
+    ) -> Any:
+        """Store uint8 [num_bytes], the version or its delta; returns the `location`. Keeps this version and the one
+        before. What one author stores, another never overwrites."""
         ...
 
     def fetch(self, handle: WeightHandle) -> np.ndarray:

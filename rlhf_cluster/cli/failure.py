@@ -12,15 +12,24 @@ import click
 
 from rlhf_cluster.errors import ConfigError, DataError, Interrupted, ModelError, RlhfError, RoleError
 
-DONE, JOB_FAILED, USAGE, NOT_FOUND, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, JOB_FAILED, USAGE, NOT_FOUND, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 5, 130
 
 
 class NotFound(RlhfError):
     """A job file, recipe, model or checkpoint that was named does not exist."""
 
 
+class Unavailable(RlhfError):
+    """No driver is there to answer, or it did not answer in time."""
+
+
+class Refused(RlhfError):
+    """The driver answered no."""
+
+
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, NOT_FOUND),
+    (Unavailable, UNAVAILABLE),
     (Interrupted, INTERRUPTED),
     (click.Abort, INTERRUPTED),
     (ConfigError, USAGE),

@@ -18,7 +18,15 @@ from rlhf_cluster.errors import RlhfError
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("rlhf_cluster.cli.run:run", "Run a job here, on the local runtime or on Ray."),
-    "resume": ("rlhf_cluster.cli.resume:resume", "Go on with a job from its newest checkpoint."),
+    "resume": ("rlhf_cluster.cli.resume:resume", "Go on with a job that was paused, stopped or killed."),
+    "status": ("rlhf_cluster.cli.status:status", "Show a job, its workers and what it waits for."),
+    "scale": ("rlhf_cluster.cli.scale:scale", "Change how many workers a running job has."),
+    "drain": ("rlhf_cluster.cli.drain:drain", "Retire one worker of a running job; its work is handed over."),
+    "pause": ("rlhf_cluster.cli.pause:pause", "Let a running job send out no new prompts."),
+    "checkpoint": ("rlhf_cluster.cli.checkpoint:checkpoint", "Let a running job write a checkpoint."),
+    "stop": ("rlhf_cluster.cli.stop:stop", "End a running job after the step under way, with a checkpoint."),
+    "audit": ("rlhf_cluster.cli.audit:audit", "Prove from its ledger that a job lost and repeated no prompt."),
+    "replay": ("rlhf_cluster.cli.replay:replay", "Compute a step of a job once more and compare its loss."),
     "plan": ("rlhf_cluster.cli.plan:plan", "Show a job's batch arithmetic and placement; start nothing."),
     "eval": ("rlhf_cluster.cli.eval:evaluate", "Run a job's held-out evaluation only."),
     "chat": ("rlhf_cluster.cli.chat:chat", "Talk to a checkpoint, streamed."),
@@ -59,8 +67,8 @@ class Verbs(click.Group):
 def rlhf() -> None:
     """Reinforcement learning from human feedback, on a laptop or a cluster.
 
-    Exit codes: 0 done, 1 the job failed, 2 wrong usage or configuration, 3 not found, 130 interrupted.
-    RLHF_DEBUG=1 shows tracebacks.
+    Exit codes: 0 done, 1 the job failed or refused, 2 wrong usage or configuration, 3 not found, 5 no driver answers,
+    130 interrupted. RLHF_DEBUG=1 shows tracebacks.
     """
 
 

@@ -1,4 +1,4 @@
-"""`rlhf resume JOB_DIR`: a job that was stopped or killed goes on from its newest checkpoint."""
+"""`rlhf resume JOB_DIR`: a job goes on, whether it was paused, stopped or killed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ from pathlib import Path
 
 import click
 
-from rlhf_cluster.cli.failure import NotFound
+from rlhf_cluster.cli.control import driver_runs, job_dir_argument, tell, within_option
 from rlhf_cluster.cli.output import output_option
 from rlhf_cluster.cli.run import run_to_end
+from rlhf_cluster.records.commands import Resume
 
 
 @click.command
-@click.argument("job_dir", type=click.Path(path_type=Path))
+@job_dir_argument
+@within_option(60, help="Seconds to wait for the answer of a driver that is paused.")
+@click.option(
+    "--take-over", is_flag=True, help="Drive the job even if its driver may be alive; that one is fenced off."
+)
 @output_option
-def resume(job_dir: Path, output: str) -> int:
-    """Go on with the job of JOB_DIR from its newest checkpoint, with the settings it began with."""
-    if not job_dir.is_dir():
-        raise NotFound(f"no job directory {job_dir}; `rlhf run` prints it, and makes it inside output_dir")
+def resume(job_dir: Path, within_s: float, take_over: bool, output: str) -> int | None:
+    """Go on with the job of JOB_DIR.
+
+    When its driver runs, it is no longer paused. Else the job goes on here, where it ended and with the settings it
+    began with.
+    """
+    if driver_runs(job_dir) and not take_over:
+        return tell(job_dir, Resume(), within_s=within_s, output=output)
     from rlhf_cluster.driver.run import resume_point
 
-    config, checkpoint = resume_point(job_dir)
-    return run_to_end(config, output=output, job_dir=job_dir.resolve(), checkpoint=checkpoint)
+    return run_to_end(resume_point(job_dir), output=output, job_dir=job_dir.resolve(), take_over=take_over)

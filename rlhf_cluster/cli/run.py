@@ -44,14 +44,14 @@ def run(job: str, overrides: tuple[str, ...], output: str) -> int:
     return run_to_end(load(job, overrides), output=output)
 
 
-def run_to_end(config: JobConfig, *, output: str, job_dir: Path | None = None, checkpoint: Path | None = None) -> int:
-    """Run, show the summary and return the exit code; `job_dir` and `checkpoint` are those of a job that goes on."""
+def run_to_end(config: JobConfig, *, output: str, job_dir: Path | None = None, take_over: bool = False) -> int:
+    """Run, show the summary and return the exit code; `job_dir` is that of a job that goes on."""
     from rlhf_cluster.driver.observers.build import JobObservers
 
     # The journal is always kept: the summary is made from it.
     observers = JobObservers(("journal", *config.observers), stream=sys.stderr if output == "json" else sys.stdout)
     try:
-        ended = asyncio.run(_run(config, observers, job_dir=job_dir, checkpoint=checkpoint))
+        ended = asyncio.run(_run(config, observers, job_dir=job_dir, take_over=take_over))
     except RlhfError as error:
         _note_whereabouts(error, observers.job_dir)
         raise
@@ -61,11 +61,11 @@ def run_to_end(config: JobConfig, *, output: str, job_dir: Path | None = None, c
     return OUTCOMES.get(ended.outcome, failure.JOB_FAILED)
 
 
-async def _run(config: JobConfig, observers: Observer, *, job_dir: Path | None, checkpoint: Path | None) -> JobEnded:
+async def _run(config: JobConfig, observers: Observer, *, job_dir: Path | None, take_over: bool) -> JobEnded:
     from rlhf_cluster.driver.run import run_job
 
     return await run_stoppable(
-        lambda stop: run_job(config, observers=observers, stop=stop, job_dir=job_dir, checkpoint=checkpoint),
+        lambda stop: run_job(config, observers=observers, stop=stop, job_dir=job_dir, take_over=take_over),
         tell=lambda line: click.echo(line, err=True),
     )
 
@@ -75,8 +75,7 @@ def _note_whereabouts(error: RlhfError, job_dir: Path | None) -> None:
     if job_dir is None:
         return
     error.add_note(f"job directory: {job_dir}")
-    if any((job_dir / "checkpoints").glob("step-*")):
-        error.add_note(f"`rlhf resume {job_dir}` goes on from the newest checkpoint")
+    error.add_note(f"`rlhf resume {job_dir}` goes on where it ended")
 
 
 def _show_end(ended: JobEnded, *, output: str) -> None:

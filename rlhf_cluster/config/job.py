@@ -9,10 +9,12 @@ from pydantic import Field, model_validator
 
 from rlhf_cluster.algorithms import AlgorithmSettings, type_name
 from rlhf_cluster.config.sections import (
+    AutoscaleSettings,
     CheckpointSettings,
     EvaluationSettings,
     LimitSettings,
     RaySettings,
+    RecoverySettings,
     TrainSettings,
     WeightsSettings,
 )
@@ -65,6 +67,10 @@ class JobConfig(Settings):
     """Weight versions on their way to the workers."""
     limits: LimitSettings = LimitSettings()
     """Upper bounds on waiting."""
+    recovery: RecoverySettings = RecoverySettings()
+    """What is done about roles that are lost."""
+    autoscale: AutoscaleSettings | None = None
+    """Sets the number of rollout workers while the job runs; without it, `rlhf scale` and `rollout.num_workers` do."""
     ray: RaySettings = RaySettings()
     """Which Ray cluster."""
     observers: tuple[str, ...] = ("journal", "console", "tensorboard", "samples", "curve")
@@ -84,6 +90,14 @@ class JobConfig(Settings):
         if self.weights.transport != "auto":
             return self.weights.transport
         return "memory" if self.runtime == "local" else "object_store"
+
+    @property
+    def max_in_flight(self) -> int:
+        """Prompts that a rollout worker holds at once."""
+        if self.rollout.max_in_flight is not None:
+            return self.rollout.max_in_flight
+        num_sequences = getattr(self.rollout.engine, "max_num_seqs", None) or 256
+        return max(1, num_sequences // self.train.completions_per_prompt)
 
     @model_validator(mode="after")
     def _sections_agree(self) -> JobConfig:
@@ -159,7 +173,18 @@ def _engine_serves_what_travels(job: JobConfig) -> str | None:
     return None
 
 
+def _autoscale_has_room(job: JobConfig) -> str | None:
+    bounds = job.autoscale
+    if bounds and not bounds.min_workers <= job.rollout.num_workers <= bounds.max_workers:
+        return (
+            f"rollout.num_workers = {job.rollout.num_workers} is outside of autoscale.min_workers = "
+            f"{bounds.min_workers} and max_workers = {bounds.max_workers}: start between them"
+        )
+    return None
+
+
 CHECKS: tuple[Any, ...] = (
+    _autoscale_has_room,
     _ranks_need_ddp,
     _ranks_need_processes,
     _vllm_workers_need_processes,

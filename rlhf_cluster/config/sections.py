@@ -38,10 +38,15 @@ class EvaluationSettings(Settings):
 class CheckpointSettings(Settings):
     """Policies written during the job, in Hugging Face format."""
 
-    every_steps: int | None = Field(None, ge=1)
-    """Also write after every N steps; after the last step one is always written."""
+    every_steps: int | None = Field(25, ge=1)
+    """Write after every N steps, while training goes on; after the last step one is always written. A lost learner
+    loads the newest one and replays the batches since."""
     keep: int = Field(2, ge=1)
     """Newest ones kept."""
+    keep_best: int = Field(0, ge=0)
+    """Kept besides those: the best by `best_by`."""
+    best_by: str = "eval/reward_mean"
+    """A metric of the evaluation before the checkpoint; larger is better."""
 
 
 class WeightsSettings(Settings):
@@ -53,6 +58,9 @@ class WeightsSettings(Settings):
     """Where the `filesystem` transport writes, in a folder named like the job's; None is the job's own directory."""
     dtype: Literal["bfloat16", "float32"] | None = None
     """Dtype that travels and is served; None is bfloat16 when the learner's precision is bf16, else float32."""
+    full_every: int = Field(1, ge=1)
+    """Every N-th version travels whole, those between as what has changed. 1 is best on one machine, where a copy is
+    cheaper than a comparison; more suits workers behind a network."""
     probe_tolerance: float | None = Field(None, gt=0)
     """Largest mean absolute log-probability gap on the probe tokens; None is 0.3 for bfloat16 (whose logits are
     rounded to about 0.06) and 0.001 for float32."""
@@ -77,6 +85,40 @@ class LimitSettings(Settings):
     """For a role to say how it is."""
     close_s: float = Field(30.0, gt=0)
     """For a role to close."""
+
+
+class RecoverySettings(Settings):
+    """What is done about roles that die, hang or answer nonsense."""
+
+    max_restarts: int = Field(10, ge=0)
+    """Replacements of a role's replicas within `window_s`; past that the job ends and names the culprit."""
+    window_s: float = Field(600.0, gt=0)
+    """See `max_restarts`."""
+    backoff_s: float = Field(1.0, ge=0)
+    """Wait before the second replacement in a row, doubled for every further one; the first comes at once."""
+    max_backoff_s: float = Field(60.0, gt=0)
+    """Longest such wait."""
+    hedge_s: float = Field(15.0, gt=0)
+    """A rollout worker without a token for this long has its prompts sent to others too; the first answer counts. The
+    bound rises by itself where tokens are slow."""
+    stall_s: float = Field(120.0, gt=0)
+    """A rollout worker without a token for this long is taken for hung and replaced."""
+    learner_stall_s: float = Field(1200.0, gt=0)
+    """The same for a learner that is updating, whose sign of progress is a finished microbatch."""
+    unresponsive_s: float = Field(60.0, gt=0)
+    """A role that does not tell its status for this long is taken for hung."""
+    max_deaths: int = Field(2, ge=1)
+    """A prompt that was on this many workers when they died runs alone from then on, and is quarantined if that worker
+    dies too."""
+
+
+class AutoscaleSettings(Settings):
+    """Bounds of the policy that sets the number of rollout workers; see `flow/scaling.py`."""
+
+    min_workers: int = Field(1, ge=1)
+    """Never fewer."""
+    max_workers: int = Field(ge=1)
+    """Never more."""
 
 
 class RaySettings(Settings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,11 +10,12 @@ import numpy as np
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.figures import reward_figures
-from rlhf_cluster.driver.rollouts import Decode, request_seed
+from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.rollouts import Decode, Rollouts, request_seed
+from rlhf_cluster.driver.scoring import DeadlyGroup, Scoring
+from rlhf_cluster.errors import RoleDied
 from rlhf_cluster.records import Prompt, RolloutGroup, RolloutRequest, Sampling
 from rlhf_cluster.records.events import Evaluated
-from rlhf_cluster.runtime.bounds import each_within, within
-from rlhf_cluster.runtime.roles import Roles
 
 SEED_OFFSET = 1 << 40
 """Evaluation requests are numbered from here, far from those of training, so they share no random numbers."""
@@ -25,25 +25,38 @@ class Evaluator:
     """Draws with the same seeds every time, so two evaluations differ only by the policy."""
 
     def __init__(
-        self, job: JobConfig, roles: Roles, *, prompts: Sequence[Prompt], decode: Decode, clock: Clock
+        self,
+        job: JobConfig,
+        fleet: Fleet,
+        scoring: Scoring,
+        *,
+        prompts: Sequence[Prompt],
+        decode: Decode,
+        clock: Clock,
     ) -> None:
         self.job = job
-        self.roles = roles
         self.prompts = tuple(prompts[: job.evaluation.num_prompts])
+        self._fleet = fleet
+        self._scoring = scoring
         self._decode = decode
         self._clock = clock
 
-    async def evaluate(self, *, step: int) -> Evaluated:
-        workers = list(self.roles.rollout_workers)
-        shares = [self._requests()[n :: len(workers)] for n in range(len(workers))]
-        answered = await asyncio.gather(*(self._answer(*pair) for pair in zip(workers, shares, strict=True)))
-        groups = tuple(sorted((g for share in answered for g in share), key=lambda group: group.request_id))
-        metrics = reward_figures(groups, prefix="eval/reward")
+    async def evaluate(self, *, step: int, rollouts: Rollouts | None = None) -> Evaluated:
+        """`rollouts` goes on beside it, and its bounds hold for this wait too."""
+        answers = await _Exam(self._fleet, self._requests()).answers(rollouts)
+        groups = [replace(group, texts=tuple(self._decode(group.completions()))) for group in answers]
+        try:
+            scored = await self._scoring.rewarded(groups)
+        except DeadlyGroup as error:
+            raise RoleDied(
+                f"the evaluation prompt {error.group.prompt.prompt_id} kills reward servers: {error}"
+            ) from error
+        metrics = reward_figures(scored, prefix="eval/reward")
         if "eval/reward/mean" in metrics:
             metrics["eval/reward_mean"] = metrics.pop("eval/reward/mean")
             metrics["eval/reward_std"] = metrics.pop("eval/reward/std")
-        metrics["eval/completion_length_mean"] = float(np.concatenate([group.lengths for group in groups]).mean())
-        return Evaluated(time_s=self._clock.time(), step=step, metrics=metrics, groups=groups)
+        metrics["eval/completion_length_mean"] = float(np.concatenate([group.lengths for group in scored]).mean())
+        return Evaluated(time_s=self._clock.time(), step=step, metrics=metrics, groups=scored)
 
     def _requests(self) -> list[RolloutRequest]:
         settings, rollout = self.job.evaluation, self.job.rollout
@@ -64,14 +77,41 @@ class Evaluator:
             for number, prompt in enumerate(self.prompts)
         ]
 
-    async def _answer(self, worker_id: str, requests: list[RolloutRequest]) -> list[RolloutGroup]:
-        if not requests:
-            return []
-        where = {"role": "rollout worker", "worker_id": worker_id, "activity": "answering evaluation prompts"}
-        stream = self.roles.rollout_workers[worker_id].run(requests)
-        groups = [g async for message in each_within(self.job.limits.generate_s, stream, **where) for g in message]
-        groups = [replace(group, texts=tuple(self._decode(group.completions()))) for group in groups]
-        for name, server in list(self.roles.reward_servers.items())[:1]:
-            where = {"role": "reward server", "worker_id": name, "activity": "scoring evaluation completions"}
-            groups = list(await within(self.job.limits.score_s, server.score(groups), **where))
-        return groups
+
+class _Exam:
+    """One evaluation's requests, dealt to all workers evenly; an `Owner` of the fleet."""
+
+    def __init__(self, fleet: Fleet, requests: Sequence[RolloutRequest]) -> None:
+        self._fleet = fleet
+        self._unsent = list(requests)
+        self._num_requests = len(requests)
+        self._groups: dict[int, RolloutGroup] = {}
+
+    async def answers(self, rollouts: Rollouts | None) -> list[RolloutGroup]:
+        """In the order of the requests."""
+        while len(self._groups) < self._num_requests:
+            if rollouts is not None:
+                rollouts.raise_if_hopeless()
+            self._send()
+            await self._fleet.news()
+        return [self._groups[request_id] for request_id in sorted(self._groups)]
+
+    def arrived(self, worker_id: str, groups: Sequence[RolloutGroup]) -> None:
+        for group in groups:
+            self._groups.setdefault(group.request_id, group)
+        self._fleet.changed.set()
+
+    def returned(self, worker_id: str, requests: Sequence[RolloutRequest], error: Exception | None) -> None:
+        self._unsent += [request for request in requests if request.request_id not in self._groups]
+        self._fleet.changed.set()
+
+    def hedge(self, worker_id: str, requests: Sequence[RolloutRequest]) -> None:
+        """An evaluation can wait until the worker goes on or is taken for hung."""
+
+    def _send(self) -> None:
+        workers = self._fleet.serving()
+        if workers and self._unsent:
+            unsent, self._unsent = self._unsent, []
+            for number, worker_id in enumerate(workers):
+                if share := unsent[number :: len(workers)]:
+                    self._fleet.send(worker_id, share, self)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from rlhf_cluster.driver.clock import Clock
-from rlhf_cluster.records import Batch, WorkerStatus
-from rlhf_cluster.runtime.bounds import within
+from rlhf_cluster.errors import RoleError
+from rlhf_cluster.records import Batch, RolloutGroup, WorkerStatus
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.rollouts import Tally
-    from rlhf_cluster.roles import Role
     from rlhf_cluster.runtime.roles import Roles
 
 Result = TypeVar("Result")
@@ -27,7 +26,9 @@ def batch_figures(batch: Batch, tally: Tally) -> dict[str, float]:
     figures = {
         "driver/staleness_max": float(max(ages)),
         "driver/staleness_mean": float(np.mean(ages)),
+        "driver/batch_tokens": float(batch.num_tokens),
         "driver/groups_dropped": float(tally.num_dropped),
+        "driver/longest_group_s": tally.longest_s,
         "driver/invalid_rate": tally.num_invalid / max(tally.num_completions, 1),
         "rollout/completion_length_mean": float(lengths.mean()),
         "rollout/truncated_rate": float(np.mean([r == "length" for g in batch.groups for r in g.finish_reasons])),
@@ -35,7 +36,7 @@ def batch_figures(batch: Batch, tally: Tally) -> dict[str, float]:
     return figures | reward_figures(batch.groups, prefix="reward")
 
 
-def reward_figures(groups: tuple, *, prefix: str) -> dict[str, float]:
+def reward_figures(groups: tuple[RolloutGroup, ...], *, prefix: str) -> dict[str, float]:
     """`<prefix>/mean`, `<prefix>/std` over completions and `<prefix>/<name>` for each part.
 
     Invalid completions do not count; a figure of which nothing valid is left is not there.
@@ -43,7 +44,7 @@ def reward_figures(groups: tuple, *, prefix: str) -> dict[str, float]:
     scored = [group for group in groups if group.rewards is not None]
     if not scored:
         return {}
-    rewards = _valid([group.rewards for group in scored])
+    rewards = _valid([group.rewards for group in scored if group.rewards is not None])
     parts = {name: _valid([group.breakdown[name] for group in scored]) for name in scored[0].breakdown}
     figures = {f"{prefix}/{name}": float(values.mean()) for name, values in parts.items() if len(values)}
     if len(rewards):
@@ -78,39 +79,67 @@ class Stopwatch:
         return self._clock.monotonic() - self._started
 
 
-class RoleFigures:
-    """What the roles' own counters say since the last step: tokens a second while busy, and memory."""
+class Statuses:
+    """What every role said of itself last: for the figures of a step, and for `rlhf status`."""
 
     def __init__(self, roles: Roles, *, bound_s: float) -> None:
-        self._members: dict[str, Mapping[str, Role]] = {
-            "rollout": roles.rollout_workers,
-            "reward": roles.reward_servers,
-            "reference": roles.reference_scorers,
-            "learner": {f"learner-{number}": rank for number, rank in enumerate(roles.learner.ranks)},
-        }
+        self.newest: dict[str, WorkerStatus] = {}
+        """By worker; one that has left is forgotten at the next `ask`."""
+        self._roles = roles
         self._bound_s = bound_s
+
+    async def ask(self) -> dict[str, list[WorkerStatus]]:
+        """By the name of the role. A replica that does not answer in time is left out: supervision deals with it."""
+        members: dict[str, Mapping[str, Any]] = {
+            name: {**pool.handles(), **pool.draining()} for name, pool in self._roles.pools.items()
+        }
+        members["learner"] = self._roles.learner.members
+        answers = {name: await asyncio.gather(*map(self._one, handles.values())) for name, handles in members.items()}
+        told = {name: [answer for answer in of_role if answer is not None] for name, of_role in answers.items()}
+        self.newest = {status.worker_id: status for of_role in told.values() for status in of_role}
+        return told
+
+    async def _one(self, handle: Any) -> WorkerStatus | None:
+        try:
+            async with asyncio.timeout(self._bound_s):
+                return await handle.status()
+        except (TimeoutError, RoleError):
+            return None
+
+
+class RoleFigures:
+    """What the roles' own counters say since the last step: tokens a second while busy, idleness and memory."""
+
+    def __init__(self, statuses: Statuses, clock: Clock) -> None:
+        self._statuses = statuses
+        self._clock = clock
         self._before: dict[str, WorkerStatus] = {}
+        self._asked_s = clock.monotonic()
 
     async def since_last(self) -> dict[str, float]:
-        """`<role>/rss_gib` of the largest replica, `rollout/tokens_per_s` and `reference/tokens_per_s` of all."""
+        """`<role>/rss_gib` of the largest replica, `<role>/idle_share` on average over them, and for rollout and
+        reference `<role>/tokens_per_s` of all together."""
+        told = await self._statuses.ask()
+        now_s = self._clock.monotonic()
+        elapsed_s, self._asked_s = now_s - self._asked_s, now_s
         figures = {}
-        for role, members in self._members.items():
-            if not members:
+        for role, answers in told.items():
+            if not answers:
                 continue
-            answers = await asyncio.gather(*(self._ask(role, *member) for member in members.items()))
             figures[f"{role}/rss_gib"] = max(answer.rss_bytes for answer in answers) / 2**30
+            if elapsed_s > 0:
+                busy_s = [_since(self._before.get(answer.worker_id), answer, "busy_s") for answer in answers]
+                figures[f"{role}/idle_share"] = float(np.clip(1 - np.mean(busy_s) / elapsed_s, 0, 1))
             if role in ("rollout", "reference"):
-                rates = [_rate(self._before.get(answer.worker_id), answer) for answer in answers]
-                figures[f"{role}/tokens_per_s"] = sum(rates)
-            self._before |= {answer.worker_id: answer for answer in answers}
+                figures[f"{role}/tokens_per_s"] = sum(_rate(self._before.get(a.worker_id), a) for a in answers)
+        self._before = {answer.worker_id: answer for answers in told.values() for answer in answers}
         return figures
 
-    async def _ask(self, role: str, worker_id: str, member: Role) -> WorkerStatus:
-        where = {"role": role, "worker_id": worker_id, "activity": "telling its status"}
-        return await within(self._bound_s, member.status(), **where)
+
+def _since(before: WorkerStatus | None, now: WorkerStatus, counter: str) -> float:
+    return getattr(now, counter) - (getattr(before, counter) if before else 0)
 
 
 def _rate(before: WorkerStatus | None, now: WorkerStatus) -> float:
-    tokens = now.tokens_total - (before.tokens_total if before else 0)
-    busy_s = now.busy_s - (before.busy_s if before else 0.0)
-    return tokens / busy_s if busy_s > 0 else 0.0
+    busy_s = _since(before, now, "busy_s")
+    return _since(before, now, "tokens_total") / busy_s if busy_s > 0 else 0.0

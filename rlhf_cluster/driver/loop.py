@@ -1,30 +1,37 @@
 """The story of a job: one training step in reading order, and the loop around it.
 
-    driver      gather --> credit --> update --> publish --> adopt
+    driver      gather --> credit --> accept --> update --> publish --> adopt
     workers     generate (while the learner learns, when max_staleness > 0)
     rewards     score each group as it completes, while others still generate
 
-`max_staleness = 0` is synchronous training; there is no second loop for it. The buffer decides what may go out.
+`max_staleness = 0` is synchronous training; there is no second loop for it. The buffer decides what may go out. From
+`accept` on the batch is durable: whatever dies, it is trained on in this step, once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import Checkpoints
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures
+from rlhf_cluster.driver.pacing import Pacing
+from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.driver.rollouts import Rollouts
-from rlhf_cluster.records import Adopted, Batch, StepReport, WeightHandle
-from rlhf_cluster.records.events import Event, Phase, StepDone
+from rlhf_cluster.errors import RoleError, StorageError
+from rlhf_cluster.records import Adopted, Batch, StepReport
+from rlhf_cluster.records.events import CheckpointSaved, Evaluated, Event, Notice, Phase, StepDone
 from rlhf_cluster.runtime.bounds import within
-from rlhf_cluster.runtime.roles import Roles
 
-Result = TypeVar("Result")
+if TYPE_CHECKING:
+    from rlhf_cluster.driver.ledger.ledger import Ledger
+
+
+MAX_LAST_SAVES = 3
 
 
 class Driver:
@@ -33,73 +40,73 @@ class Driver:
     def __init__(
         self,
         job: JobConfig,
-        roles: Roles,
         *,
         rollouts: Rollouts,
+        learner: LearnerReplica,
+        ledger: Ledger,
         evaluator: Evaluator,
         checkpoints: Checkpoints,
+        role_figures: RoleFigures,
+        pacing: Pacing,
         emit: Callable[[Event], None],
         clock: Clock,
-        first_step: int = 0,
+        at: Callable[[str], None] = lambda transition: None,
     ) -> None:
+        """`at` is called with the name of every transition that the driver is about to make."""
         self.job = job
-        self.roles = roles
         self.rollouts = rollouts
+        self.learner = learner
+        self.ledger = ledger
         self.evaluator = evaluator
         self.checkpoints = checkpoints
         self.emit = emit
         self.clock = clock
-        self.step = first_step
-        self._phase_name = ""
-        self._role_figures = RoleFigures(roles, bound_s=job.limits.status_s)
+        self.step = learner.num_applied
+        self.phase = ""
+        self.wants_checkpoint = False
+        self._role_figures = role_figures
+        self._pacing = pacing
+        self._at = at
+        self._saving: asyncio.Task[None] | None = None
+        self._evaluated: dict[str, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Train until the last step, or until `stop` is set and the step under way is done."""
-        self._phase("handing the weights to the rollout workers")
-        await self._adopt(await self._publish())
+        self._enter("handing the weights to the rollout workers")
+        await self._hand_over()
         await self._evaluate_when(not stop.is_set())
         while self.step < self.job.train.num_steps and not stop.is_set():
-            self._phase("training")
+            self._enter("training")
             await self.train_step()
             last = self.step == self.job.train.num_steps
             await self._evaluate_when(last or self._due(self.job.evaluation.every_steps))
-            await self._save_when(last or stop.is_set() or self._due(self.job.checkpoint.every_steps))
+            await self._save_when(self._due(self.job.checkpoint.every_steps))
+        await self._save_last()
 
     async def train_step(self) -> None:
         """One optimizer step."""
         watch = Stopwatch(self.clock)
         groups = await watch.time("driver/gather_s", self.rollouts.gather())
         batch = Batch(step=self.step, groups=self.job.algorithm.credit(groups))
-        report = await self._update(batch)
-        handle = await watch.time("weights/publish_s", self._publish())
-        adopted = await watch.time("weights/adopt_s", self._adopt(handle))
+        self._at("accept")
+        self.ledger.accept(batch)
+        self._at("update")
+        report = await watch.time("driver/update_s", self.learner.update(batch))
+        self._at("publish")
+        adopted = await watch.time("weights/hand_over_s", self._hand_over())
         self.step += 1
         await self._report(batch, report, adopted, watch)
 
-    async def _update(self, batch: Batch) -> StepReport:
-        answer = self.roles.learner.update(self.job.algorithm, batch)
-        return await self._learner(self.job.limits.update_s, answer, f"updating on step {batch.step}")
+    async def evaluate_alone(self) -> Evaluated:
+        """Hand the weights over and evaluate; nothing is trained."""
+        await self._hand_over()
+        return await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
 
-    async def _publish(self) -> WeightHandle:
-        return await self._learner(self.job.limits.weights_s, self.roles.learner.publish(), "publishing weights")
-
-    async def _adopt(self, handle: WeightHandle) -> list[Adopted]:
-        """All workers adopt at once; what they are generating goes on under the new version."""
-        return list(await asyncio.gather(*(self._adopt_one(name, handle) for name in self.roles.rollout_workers)))
-
-    async def _adopt_one(self, worker_id: str, handle: WeightHandle) -> Adopted:
-        adopted = await within(
-            self.job.limits.weights_s,
-            self.roles.rollout_workers[worker_id].adopt(handle),
-            role="rollout worker",
-            worker_id=worker_id,
-            activity=f"adopting weights version {handle.version}",
-        )
-        self.rollouts.adopted(worker_id, adopted.version)
-        return adopted
-
-    async def _learner(self, bound_s: float, answer: Awaitable[Result], activity: str) -> Result:
-        return await within(bound_s, answer, role="learner", worker_id="learner-0", activity=activity)
+    async def _hand_over(self) -> list[Adopted]:
+        """Publish the learner's version and have the workers adopt it; what they are generating goes on under it."""
+        handle = await self.learner.publish()
+        self._at("adopt")
+        return await self.rollouts.fleet.offer(handle, publish_full=self.learner.publish_full)
 
     async def _report(self, batch: Batch, report: StepReport, adopted: list[Adopted], watch: Stopwatch) -> None:
         metrics = {
@@ -108,8 +115,11 @@ class Driver:
             **watch.figures(),
             **await self._role_figures.since_last(),
             "driver/step_s": watch.total(),
-            "weights/probe_gap": max(proof.probe_gap for proof in adopted),
+            "driver/groups_queued": float(self.rollouts.buffer.num_complete),
+            "weights/probe_gap": max((proof.probe_gap for proof in adopted), default=0.0),
+            "weights/adopt_s": max((proof.adopt_s for proof in adopted), default=0.0),
         }
+        self._pacing.observe(metrics, step=self.step)
         self.emit(
             StepDone(
                 time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
@@ -118,18 +128,62 @@ class Driver:
 
     async def _evaluate_when(self, due: bool) -> None:
         if due and self.evaluator.prompts:
-            self._phase("evaluating")
-            self.emit(await self.evaluator.evaluate(step=self.step))
+            self._enter("evaluating")
+            evaluated: Evaluated = await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
+            self._evaluated = dict(evaluated.metrics)
+            self.emit(evaluated)
 
     async def _save_when(self, due: bool) -> None:
-        if due:
-            saving = self.checkpoints.save(self.roles.learner, step=self.step)
-            self.emit(await self._learner(self.job.limits.update_s, saving, "writing a checkpoint"))
+        """The learner is asked for the state of this step now; the files are written while training goes on."""
+        if due or self.wants_checkpoint:
+            self.wants_checkpoint = False
+            await self._saved()
+            self._at("save")
+            self._saving = asyncio.create_task(self._save(self._begin_checkpoint(), self.step))
+
+    def _begin_checkpoint(self) -> Awaitable[CheckpointSaved]:
+        return self.checkpoints.begin(self.learner.host.group, step=self.step, metrics=self._evaluated)
+
+    async def _save(self, begun: Awaitable[CheckpointSaved], step: int) -> None:
+        where = {"role": "learner", "worker_id": self.learner.host.worker_id, "activity": "writing a checkpoint"}
+        try:
+            saved = await within(self.job.limits.update_s, begun, **where)
+        except (StorageError, RoleError) as error:
+            # Training can go on without this one: the one before is there, and the batches since are in the log.
+            text = f"the checkpoint of step {step} was not written, the one before stays: {error}"
+            self.emit(Notice(time_s=self.clock.time(), step=step, level="error", text=text))
+            return
+        self.ledger.saved(step, saved.path.name)
+        # Until there are as many checkpoints as are kept, the job's beginning is one of them.
+        if len(kept := self.checkpoints.steps()) >= self.job.checkpoint.keep:
+            self.ledger.forget_before(kept[0])
+        self.emit(saved)
+
+    async def _saved(self) -> None:
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            await saving
+
+    async def _save_last(self) -> None:
+        """The job's result: where it was lost with the learner, another learner writes it."""
+        await self._saved()
+        for _ in range(MAX_LAST_SAVES):
+            if self.step in self.checkpoints.steps():
+                return
+            await self._save(self._begin_checkpoint(), self.step)
+            if self.step not in self.checkpoints.steps():
+                # Whatever was wrong with the learner is mended by asking it for something.
+                await self.learner.publish()
+        if self.step not in self.checkpoints.steps():
+            raise StorageError(
+                f"the checkpoint of step {self.step} could not be written in {MAX_LAST_SAVES} attempts; every batch is "
+                "in the log, so once there is room `rlhf resume` writes it"
+            )
 
     def _due(self, every_steps: int | None) -> bool:
         return every_steps is not None and self.step % every_steps == 0
 
-    def _phase(self, name: str) -> None:
-        if name != self._phase_name:
-            self._phase_name = name
-            self.emit(Phase(time_s=self.clock.time(), step=self.step, name=name))
+    def _enter(self, phase: str) -> None:
+        if phase != self.phase:
+            self.phase = phase
+            self.emit(Phase(time_s=self.clock.time(), step=self.step, name=phase))

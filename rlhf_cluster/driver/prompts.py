@@ -55,7 +55,4 @@ def _decode(tokenizer: Any, completions: Sequence[np.ndarray]) -> list[str]:
 
 def _probe_tokens(stream: PromptStream) -> np.ndarray:
     """The first prompts one after another, cut at PROBE_TOKENS, and repeated where a job has fewer tokens than that."""
-    start = stream.state()
-    tokens = np.concatenate([next(stream).token_ids for _ in range(PROBE_TOKENS)])[:PROBE_TOKENS]
-    stream.restore(start)
-    return tokens
+    return np.concatenate([stream[number].token_ids for number in range(PROBE_TOKENS)])[:PROBE_TOKENS]

@@ -2,8 +2,11 @@
 
 consumes     prompts of the stream, as many as the buffer has room for
 produces     groups with texts, rewards and whatever else the algorithm needs, oldest first
-waits for    rollout workers, reward servers, reference scorers; each wait bounded
-unblocked by a group that arrives, one that is dropped, a batch that is taken, a version that is adopted
+waits for    the fleet of rollout workers and the scoring; both bound their waits
+unblocked by a group that arrives, one that is dropped, a batch that is taken, a worker that joins or adopts
+
+A request's number is its place in the prompt stream. It is open from the dispatch until its group is taken or dropped,
+whatever happens to the workers meanwhile; one that is lost with its worker goes out again and keeps its place.
 """
 
 from __future__ import annotations
@@ -11,23 +14,25 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.data.stream import PromptStream, StreamState
+from rlhf_cluster.data.stream import PromptStream
 from rlhf_cluster.driver.clock import Clock
-from rlhf_cluster.errors import DataError, RoleError
+from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.resending import Resending
+from rlhf_cluster.driver.scoring import DeadlyGroup, Scoring
+from rlhf_cluster.errors import DataError, RoleTimeout
 from rlhf_cluster.flow.buffer import Buffer
 from rlhf_cluster.flow.invalid_rate import InvalidRate
-from rlhf_cluster.flow.routing import WorkerView, assign
 from rlhf_cluster.records import RolloutGroup, RolloutRequest
-from rlhf_cluster.records.events import Event, GroupDropped, RewardFailed
-from rlhf_cluster.runtime.bounds import each_within, within
-from rlhf_cluster.runtime.roles import Roles
+from rlhf_cluster.records.events import Event, GroupDropped, PromptQuarantined, RewardFailed
+
+if TYPE_CHECKING:
+    from rlhf_cluster.driver.ledger.ledger import Ledger
 
 Decode = Callable[[Sequence[np.ndarray]], list[str]]
 
@@ -40,140 +45,256 @@ class Tally:
     num_completions: int = 0
     num_invalid: int = 0
     num_dropped: int = 0
+    longest_s: float = 0.0
+    """From the last sending of a request to its answer."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A request under way."""
+
+    request: RolloutRequest
+    holders: set[str] = field(default_factory=set)
+    """Workers that have it now; two when one of them was hedged."""
+    workers: set[str] = field(default_factory=set)
+    """All that have generated tokens of it."""
+    sent_s: float = 0.0
+    arrived: bool = False
 
 
 class Rollouts:
-    """One per job; lives in the driver's event loop and nowhere else, so it needs no locks."""
+    """One per job; lives in the driver's event loop and nowhere else, so it needs no locks. An `Owner` of the fleet."""
 
     def __init__(
         self,
         job: JobConfig,
-        roles: Roles,
+        fleet: Fleet,
+        scoring: Scoring,
         *,
+        ledger: Ledger,
         prompts: PromptStream,
         decode: Decode,
         emit: Callable[[Event], None],
         clock: Clock,
-        first_step: int = 0,
-        first_request_id: int = 0,
     ) -> None:
         self.job = job
-        self.roles = roles
-        self.buffer = Buffer(
-            prompts_per_step=job.train.prompts_per_step,
-            max_staleness=job.train.max_staleness,
-            first_step=first_step,
-            num_steps=job.train.num_steps,
-        )
+        self.fleet = fleet
         self.tally = Tally()
+        self.paused = False
+        """No new prompts go out; what is under way is finished and kept."""
+        self._scoring = scoring
+        self._ledger = ledger
         self._prompts = prompts
         self._decode = decode
         self._emit = emit
         self._clock = clock
-        self._next_request_id = first_request_id
-        self._positions: dict[int, StreamState] = {}
-        self._versions = dict.fromkeys(roles.rollout_workers, -1)
-        self._in_flight = dict.fromkeys(roles.rollout_workers, 0)
+        self._open: dict[int, _Open] = {}
+        self._resending = Resending(fleet, max_deaths=job.recovery.max_deaths)
+        self._quarantined_rows: set[str] = set()
         self._invalid_rate = InvalidRate(
             max_rate=job.reward_server.max_invalid_rate, window=job.reward_server.invalid_window
         )
-        self._turns = count()
         self._dropped_in_a_row: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
-        self._changed = asyncio.Event()
+        self._unserved_since_s: float | None = None
+        self._next_request_id = 0
+        self.buffer = Buffer(
+            prompts_per_step=job.train.prompts_per_step,
+            max_staleness=job.train.max_staleness,
+            first_step=ledger.history.step,
+            num_steps=job.train.num_steps,
+        )
+        self._go_on()
 
     async def gather(self) -> tuple[RolloutGroup, ...]:
         """The next batch of groups, as soon as the oldest ones are all complete; then send out what fits meanwhile."""
         while (groups := self.buffer.take()) is None:
-            self._raise_if_hopeless()
+            self.raise_if_hopeless()
             self.feed()
-            # Without a task under way nothing would ever set the event.
-            assert self._tasks, f"no batch to take and nothing under way: {self.buffer.snapshot()}"
-            self._changed.clear()
-            await self._changed.wait()
+            if self.buffer.num_ready < self.buffer.prompts_per_step:
+                await self.fleet.news()
+        for group in groups:
+            del self._open[group.request_id]
         self.feed()
-        oldest, _ = self.position()
-        self._positions = {request_id: at for request_id, at in self._positions.items() if request_id >= oldest}
         return groups
 
     def take_tally(self) -> Tally:
         tally, self.tally = self.tally, Tally()
         return tally
 
-    def adopted(self, worker_id: str, version: int) -> None:
-        """`worker_id` proved that it serves `version`."""
-        self._versions[worker_id] = version
-
     def feed(self) -> None:
-        """Send out as many prompts as the buffer has room for, one message a worker."""
-        workers = [
-            WorkerView(worker_id=worker_id, version=version, num_in_flight=self._in_flight[worker_id])
-            for worker_id, version in self._versions.items()
-        ]
-        capacities = {version: self.buffer.capacity(version) for version in self._versions.values()}
-        for share in assign(workers, num_wanted=max(capacities.values()), capacities=capacities):
-            requests = [self._next_request() for _ in range(share.num_prompts)]
-            for request in requests:
-                self.buffer.dispatch(request.request_id, version=share.version)
-            self._in_flight[share.worker_id] += share.num_prompts
-            self._spawn(self._generate(share.worker_id, requests))
+        """Send out what was lost with its worker, then as many new prompts as the buffer has room for."""
+        for worker_id, request_id in self._resending.placements(self._least_version):
+            entry = self._open[request_id]
+            self._send(worker_id, [entry])
+        if self.paused or self.fleet.failure is not None:
+            return
+        for share in self.fleet.roster.assign(capacity=self.buffer.capacity):
+            entries = [self._next_entry(share.version) for _ in range(share.num_prompts)]
+            self._send(share.worker_id, entries)
 
-    def position(self) -> tuple[int, StreamState]:
-        """Where a resumed job goes on: the oldest request not yet trained on, and its prompt's place in the stream."""
-        oldest = self.buffer.oldest_outstanding
-        if oldest is None:
-            return self._next_request_id, self._prompts.state()
-        return oldest, self._positions[oldest]
+    def arrived(self, worker_id: str, groups: Sequence[RolloutGroup]) -> None:
+        """Groups of a worker; one that another worker was quicker with is passed over."""
+        fresh = []
+        now_s = self._clock.monotonic()
+        for group in groups:
+            entry = self._open.get(group.request_id)
+            self._resending.finished(group.request_id)
+            if entry is None or entry.arrived:
+                continue
+            entry.arrived = True
+            entry.holders.clear()
+            entry.workers.add(worker_id)
+            self.tally.num_tokens += group.num_tokens
+            self.tally.longest_s = max(self.tally.longest_s, now_s - entry.sent_s)
+            fresh.append(group)
+        if fresh:
+            self._spawn(self._fill(fresh))
+        self.fleet.changed.set()
 
-    def _next_request(self) -> RolloutRequest:
-        request_id = self._next_request_id
-        self._next_request_id += 1
-        self._positions[request_id] = self._prompts.state()
-        return RolloutRequest(
+    def returned(self, worker_id: str, requests: Sequence[RolloutRequest], error: Exception | None) -> None:
+        """Requests that `worker_id` will not answer go out again, those that workers die of excepted."""
+        mine = [r for r in requests if (entry := self._open.get(r.request_id)) and not entry.arrived]
+        if not mine:
+            return
+        self._ledger.lost([r.request_id for r in mine], worker_id=worker_id, reason=str(error or "drained"))
+        for request in mine:
+            entry = self._open[request.request_id]
+            entry.holders.discard(worker_id)
+            if request.begun is not None and request.begun.num_tokens:
+                entry.workers.add(worker_id)
+                entry.request = request
+        verdict = self._resending.returned([r.request_id for r in mine], error)
+        for request_id, evidence in verdict.quarantined:
+            self._quarantine(request_id, evidence)
+        for request in mine:
+            if (entry := self._open.get(request.request_id)) and not entry.holders:
+                self._resending.add(request.request_id)
+        self.fleet.changed.set()
+
+    def hedge(self, worker_id: str, requests: Sequence[RolloutRequest]) -> None:
+        """Send what a silent worker holds to others too; the first answer counts."""
+        for request in requests:
+            entry = self._open.get(request.request_id)
+            if entry is not None and not entry.arrived and entry.holders == {worker_id}:
+                self._resending.add(request.request_id, avoid=worker_id)
+        self.fleet.changed.set()
+
+    def raise_if_hopeless(self) -> None:
+        """Raise what makes any further wait pointless."""
+        if (failure := self._failure or self.fleet.failure) is not None:
+            raise failure
+        self._raise_if_unserved()
+        if (num_dropped := self._dropped_in_a_row.total()) >= self.job.limits.dropped_groups:
+            reasons = ", ".join(f"{reason} {number} times" for reason, number in self._dropped_in_a_row.most_common())
+            raise DataError(
+                f"{num_dropped} groups in a row teach nothing ({reasons}; zero_variance: all completions of a prompt "
+                "get the same reward). Check the rewards with `rlhf eval`, raise rollout.temperature, or use easier or "
+                "harder prompts (limits.dropped_groups is the bound)"
+            )
+
+    def waiting_for(self) -> str:
+        """What the next batch waits for, in words."""
+        request_id = self.buffer.waiting_for
+        if request_id is None:
+            return "nothing is under way"
+        entry = self._open[request_id]
+        if entry.arrived:
+            return f"prompt {request_id} to be scored"
+        where = " and ".join(sorted(entry.holders)) or "a worker that can take it"
+        return f"prompt {request_id} on {where}" if entry.holders else f"prompt {request_id} waits for {where}"
+
+    async def aclose(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _go_on(self) -> None:
+        """Take up what the ledger knows to be under way.
+
+        A synchronous job generates its step anew as a whole: it then computes what it would have computed without the
+        interruption, while a step of which only the missing groups are generated would not, because what an engine
+        computes in the last bits depends on what it computes together. An asynchronous job keeps every complete group.
+        """
+        history = self._ledger.history
+        keeps = self.job.train.max_staleness > 0
+        kept = {i: group for i in history.completed_unaccepted if keeps and (group := self._ledger.group(i))}
+        begun_again = [i for i in history.outstanding if i not in kept]
+        if not keeps:
+            begun_again = sorted({*begun_again, *history.dropped_since_last_accept})
+        self._ledger.opened(history.step, restarted=begun_again)
+        self._next_request_id = history.next_request_id
+        if not keeps:
+            self._next_request_id = min([*begun_again, history.next_request_id])
+            return
+        for request_id in sorted([*kept, *begun_again]):
+            entry = self._enter(request_id, version=min(history.step, self._oldest(kept.get(request_id))))
+            if request_id in kept:
+                entry.arrived = True
+                self.buffer.complete(kept[request_id])
+            else:
+                self._resending.add(request_id)
+
+    def _oldest(self, group: RolloutGroup | None) -> int:
+        return self._ledger.history.step if group is None or not group.num_tokens else group.oldest_version
+
+    def _next_entry(self, version: int) -> _Open:
+        while True:
+            request_id = self._next_request_id
+            self._next_request_id += 1
+            prompt = self._prompts[request_id]
+            if _row(prompt.prompt_id) not in self._quarantined_rows:
+                return self._enter(request_id, version=version)
+            self._ledger.dropped(request_id, prompt_id=prompt.prompt_id, reason="quarantined")
+
+    def _enter(self, request_id: int, *, version: int) -> _Open:
+        request = RolloutRequest(
             request_id=request_id,
-            prompt=next(self._prompts),
+            prompt=self._prompts[request_id],
             num_completions=self.job.train.completions_per_prompt,
             sampling=self.job.rollout.sampling,
             seed=request_seed(self.job.seed, request_id),
         )
+        self.buffer.dispatch(request_id, version=version)
+        entry = self._open[request_id] = _Open(request)
+        return entry
 
-    async def _generate(self, worker_id: str, requests: Sequence[RolloutRequest]) -> None:
-        stream = self.roles.rollout_workers[worker_id].run(requests)
-        where = {"role": "rollout worker", "worker_id": worker_id, "activity": f"generating {len(requests)} groups"}
-        num_missing = len(requests)
-        async for groups in each_within(self.job.limits.generate_s, stream, **where):
-            num_missing -= len(groups)
-            self._in_flight[worker_id] -= len(groups)
-            self.tally.num_tokens += sum(group.num_tokens for group in groups)
-            self._spawn(self._fill(groups))
-        if num_missing:
-            raise RoleError(
-                f"rollout worker {worker_id} ended its answer with {num_missing} of {len(requests)} groups missing",
-                **where,
-            )
+    def _send(self, worker_id: str, entries: Sequence[_Open]) -> None:
+        requests = [entry.request for entry in entries]
+        now_s = self._clock.monotonic()
+        for entry in entries:
+            entry.holders.add(worker_id)
+            entry.sent_s = now_s
+        version = self.fleet.version_of(worker_id)
+        self._ledger.dispatched([r.request_id for r in requests], worker_id=worker_id, version=version)
+        self.fleet.send(worker_id, requests, self)
+
+    def _least_version(self, request_id: int) -> int | None:
+        """That a worker must serve to take this request over; None when nobody needs to any more."""
+        return self.buffer.version_of(request_id) if self.buffer.is_in_flight(request_id) else None
 
     async def _fill(self, groups: Sequence[RolloutGroup]) -> None:
         """Fill the columns that the algorithm needs, and tell the buffer."""
         groups = [replace(group, texts=tuple(self._decode(group.completions()))) for group in groups]
-        if self.job.rewards:
-            groups = await self._score(groups)
-        kept = [group for group in map(self._valid, groups) if group is not None]
-        if kept and "reference" in self.job.algorithm.needs:
-            worker_id, scorer = self._next_of(self.roles.reference_scorers)
-            where = {"role": "reference scorer", "worker_id": worker_id, "activity": "scoring"}
-            kept = await within(self.job.limits.score_s, scorer.logprobs(kept), **where)
+        try:
+            scored = await self._scoring.rewarded(groups)
+            kept = [group for group in map(self._valid, scored) if group is not None]
+            kept = await self._scoring.referenced(kept) if "reference" in self.job.algorithm.needs else kept
+        except DeadlyGroup as error:
+            return await self._fill_without(groups, error)
         for group in kept:
+            self._ledger.completed(group, workers=sorted(self._open[group.request_id].workers))
             self.buffer.complete(group)
             self._dropped_in_a_row.clear()
-        if len(kept) < len(groups):
-            self.feed()
-        self._changed.set()
+        self.fleet.changed.set()
+        return None
 
-    async def _score(self, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
-        worker_id, server = self._next_of(self.roles.reward_servers)
-        where = {"role": "reward server", "worker_id": worker_id, "activity": f"scoring {len(groups)} groups"}
-        return await within(self.job.limits.score_s, server.score(groups), **where)
+    async def _fill_without(self, groups: Sequence[RolloutGroup], error: DeadlyGroup) -> None:
+        self._quarantine(error.group.request_id, error.evidence)
+        left = [g for g in groups if g.request_id != error.group.request_id and self.buffer.is_in_flight(g.request_id)]
+        if left:
+            await self._fill(left)
 
     def _valid(self, group: RolloutGroup) -> RolloutGroup | None:
         """The group without failures, or None when it teaches nothing and another prompt takes its place."""
@@ -189,24 +310,44 @@ class Rollouts:
             self.tally.num_dropped += 1
             self._dropped_in_a_row[reason] += 1
             self._emit(GroupDropped(**where, prompt_id=group.prompt.prompt_id, reason=reason))
-            self.buffer.drop(group.request_id, reason=reason)
+            self._drop(group.request_id, reason)
             return None
         return valid
 
-    def _next_of(self, roles: dict[str, Any]) -> tuple[str, Any]:
-        names = list(roles)
-        name = names[next(self._turns) % len(names)]
-        return name, roles[name]
+    def _quarantine(self, request_id: int, evidence: Sequence[str]) -> None:
+        """Leave the prompt out from now on, in later epochs too."""
+        prompt_id = self._open[request_id].request.prompt.prompt_id
+        self._quarantined_rows.add(_row(prompt_id))
+        self._emit(
+            PromptQuarantined(
+                time_s=self._clock.time(),
+                step=self.buffer.next_step,
+                request_id=request_id,
+                prompt_id=prompt_id,
+                evidence=tuple(evidence),
+            )
+        )
+        self._drop(request_id, "quarantined")
 
-    def _raise_if_hopeless(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if (num_dropped := self._dropped_in_a_row.total()) >= self.job.limits.dropped_groups:
-            reasons = ", ".join(f"{reason} {number} times" for reason, number in self._dropped_in_a_row.most_common())
-            raise DataError(
-                f"{num_dropped} groups in a row teach nothing ({reasons}; zero_variance: all completions of a prompt "
-                "get the same reward). Check the rewards with `rlhf eval`, raise rollout.temperature, or use easier or "
-                "harder prompts (limits.dropped_groups is the bound)"
+    def _drop(self, request_id: int, reason: str) -> None:
+        entry = self._open.pop(request_id)
+        self.buffer.drop(request_id, reason=reason)
+        self._ledger.dropped(request_id, prompt_id=entry.request.prompt.prompt_id, reason=reason)
+        self.fleet.changed.set()
+
+    def _raise_if_unserved(self) -> None:
+        """Nothing waits forever, not even for a machine to join the cluster."""
+        if self.fleet.serving():
+            self._unserved_since_s = None
+            return
+        now_s = self._clock.monotonic()
+        if self._unserved_since_s is None:
+            self._unserved_since_s = now_s
+        if now_s - self._unserved_since_s > self.job.limits.start_s:
+            raise RoleTimeout(
+                f"no rollout worker has served for {self.job.limits.start_s:g} s: {self.fleet.pool.why_none()}",
+                role="rollout worker",
+                activity="starting",
             )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -218,13 +359,12 @@ class Rollouts:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self._failure = self._failure or error
-        self._changed.set()
+        self.fleet.changed.set()
 
-    async def aclose(self) -> None:
-        """Cancel what is under way; workers abort the requests of a stream that nobody reads."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+def _row(prompt_id: str) -> str:
+    """`"<row>/<epoch>"` -> row."""
+    return prompt_id.partition("/")[0]
 
 
 def request_seed(job_seed: int, request_id: int) -> int:

@@ -1,29 +1,29 @@
-"""Runs a job from its config to its end: directory, prompts, roles, the loop, and a last event on how it went."""
+"""Runs a job from its config to its end: directory, claim, prompts, roles, the loop, and a last event on how it went."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.config.load import check
-from rlhf_cluster.data.stream import StreamState
-from rlhf_cluster.driver.checkpoints import STATE_FILE, Checkpoints, read_state
+from rlhf_cluster.driver.assemble import CHECKPOINTS, Setting, open_driver
+from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock, SystemClock
-from rlhf_cluster.driver.evaluate import Evaluator
+from rlhf_cluster.driver.ledger.ledger import read_history
 from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.observers.base import Observer
-from rlhf_cluster.driver.prompts import JobPrompts, load_prompts
-from rlhf_cluster.driver.rollouts import Rollouts
+from rlhf_cluster.driver.prompts import load_prompts
+from rlhf_cluster.driver.status_file import read_view, write_view
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.records.events import Evaluated, JobEnded, JobStarted, Phase
-from rlhf_cluster.runtime.bounds import within
-from rlhf_cluster.runtime.roles import Roles, open_roles, open_runtime
+from rlhf_cluster.runtime.base import open_runtime
+from rlhf_cluster.runtime.roles import open_roles
+from rlhf_cluster.runtime.spec import JobSpecs, open_transport
 
 JOB_FILE = "job.json"
 
@@ -34,23 +34,36 @@ async def run_job(
     observers: Observer,
     stop: asyncio.Event,
     job_dir: Path | None = None,
-    checkpoint: Path | None = None,
+    take_over: bool = False,
     clock: Clock | None = None,
+    at: Callable[[str], None] = lambda transition: None,
 ) -> JobEnded:
-    """Run `job`, from `checkpoint` on where one is given. Returns how it ended; what failed is raised after the event.
+    """Run `job`; with `job_dir`, go on with the one that ran there. Returns how it ended; what failed is raised after
+    the event.
 
     `observers` sees every event and is not closed here. Setting `stop` ends the job after the step under way, with a
-    checkpoint.
+    checkpoint. `take_over` drives a job whose driver cannot be known to be dead; that one is fenced off. `at` is called
+    before every transition of the driver.
     """
     clock = clock or SystemClock()
     job_dir = job_dir or new_job_dir(job, clock)
-    first_step = read_state(checkpoint)["step"] if checkpoint else 0
-    account = _Account(observers, clock, job_dir=job_dir, first_step=first_step)
-    account.started(job)
+    claim = Claim.take(job_dir, take_over=take_over)
+    emit = observers.on_event
+    setting = Setting(job=job, job_dir=job_dir, claim=claim, stop=stop, emit=emit, clock=clock, at=at)
     try:
-        async with _driver(job, observers, job_dir=job_dir, checkpoint=checkpoint, clock=clock) as driver:
+        return await _run(setting)
+    finally:
+        claim.release()
+
+
+async def _run(setting: Setting) -> JobEnded:
+    job, job_dir = setting.job, setting.job_dir
+    account = _Account(setting, first_step=read_history(job_dir).step)
+    account.started()
+    try:
+        async with _driver(setting) as driver:
             account.driver = driver
-            await driver.run(stop)
+            await driver.run(setting.stop)
     except asyncio.CancelledError:
         account.ended("interrupted", f"aborted; {_way_on(job_dir)}")
         raise
@@ -63,21 +76,15 @@ async def run_job(
 
 
 def _way_on(job_dir: Path) -> str:
-    """What to type next, which depends on whether there is a checkpoint yet."""
-    if any((job_dir / "checkpoints").glob("step-*")):
-        return f"`rlhf resume {job_dir}` goes on from the newest checkpoint"
-    return f"there is no checkpoint yet, so start again with `rlhf run {job_dir / JOB_FILE}`"
+    return f"`rlhf resume {job_dir}` goes on"
 
 
-def resume_point(job_dir: Path) -> tuple[JobConfig, Path]:
-    """The job that ran in `job_dir` and its newest checkpoint. Raises `ConfigError` where nothing can be resumed."""
+def resume_point(job_dir: Path) -> JobConfig:
+    """The job that ran in `job_dir`. Raises `ConfigError` where nothing can be resumed."""
     job_file = job_dir / JOB_FILE
     if not job_file.is_file():
         raise ConfigError(f"{job_dir} is no job directory: it holds no {JOB_FILE}")
-    saved = [path for path in sorted((job_dir / "checkpoints").glob("step-*")) if (path / STATE_FILE).is_file()]
-    if not saved:
-        raise ConfigError(f"{job_dir} has no checkpoint to resume from; start again with `rlhf run {job_file}`")
-    return check(json.loads(job_file.read_text()), source=str(job_file)), saved[-1]
+    return check(json.loads(job_file.read_text()), source=str(job_file))
 
 
 async def evaluate_job(job: JobConfig, checkpoint: Path | None = None) -> Evaluated:
@@ -88,24 +95,20 @@ async def evaluate_job(job: JobConfig, checkpoint: Path | None = None) -> Evalua
         job = job.model_copy(update={"model": str(checkpoint)})
     clock = SystemClock()
     job_dir = new_job_dir(job, clock)
-    async with _open(job, job_dir=job_dir) as (prompts, roles):
-        evaluator = Evaluator(job, roles, prompts=prompts.eval, decode=prompts.decode, clock=clock)
-        handle = await within(
-            job.limits.weights_s, roles.learner.publish(), role="learner", worker_id="learner-0", activity="publishing"
-        )
-        for worker_id, worker in roles.rollout_workers.items():
-            where = {"role": "rollout worker", "worker_id": worker_id, "activity": "adopting weights"}
-            await within(job.limits.weights_s, worker.adopt(handle), **where)
-        return await evaluator.evaluate(step=0)
+    claim = Claim.take(job_dir)
+    setting = Setting(job=job, job_dir=job_dir, claim=claim, stop=asyncio.Event(), emit=lambda event: None, clock=clock)
+    try:
+        async with _driver(setting) as driver:
+            return await driver.evaluate_alone()
+    finally:
+        claim.release()
 
 
 class _Account:
     """The first and the last event of a job; knows the step it has reached before and after its driver exists."""
 
-    def __init__(self, observers: Observer, clock: Clock, *, job_dir: Path, first_step: int) -> None:
-        self._observers = observers
-        self._clock = clock
-        self._job_dir = job_dir
+    def __init__(self, setting: Setting, *, first_step: int) -> None:
+        self._setting = setting
         self._first_step = first_step
         self.driver: Driver | None = None
 
@@ -113,91 +116,58 @@ class _Account:
     def step(self) -> int:
         return self.driver.step if self.driver else self._first_step
 
-    def started(self, job: JobConfig) -> None:
+    def started(self) -> None:
+        setting = self._setting
         event = JobStarted(
-            time_s=self._clock.time(),
+            time_s=setting.clock.time(),
             step=self.step,
-            job_name=job.name,
-            job_dir=self._job_dir,
-            num_steps=job.train.num_steps,
+            job_name=setting.job.name,
+            job_dir=setting.job_dir,
+            num_steps=setting.job.train.num_steps,
             first_step=self._first_step,
         )
-        self._observers.on_event(event)
+        setting.emit(event)
 
     def ended(self, outcome: str, message: str) -> JobEnded:
-        newest = sorted((self._job_dir / "checkpoints").glob("step-*"))[-1:]
+        setting = self._setting
+        newest = sorted((setting.job_dir / CHECKPOINTS).glob("step-*"))[-1:]
         event = JobEnded(
-            time_s=self._clock.time(),
+            time_s=setting.clock.time(),
             step=self.step,
             outcome=outcome,
             message=message,
-            job_dir=self._job_dir,
+            job_dir=setting.job_dir,
             checkpoint=newest[0] if newest else None,
         )
-        self._observers.on_event(event)
+        setting.emit(event)
+        if view := read_view(setting.job_dir):
+            write_view(
+                setting.job_dir, replace(view, time_s=event.time_s, step=event.step, state=outcome, phase=message)
+            )
         return event
 
 
 @asynccontextmanager
-async def _driver(
-    job: JobConfig, observers: Observer, *, job_dir: Path, checkpoint: Path | None, clock: Clock
-) -> AsyncGenerator[Driver]:
-    emit = observers.on_event
-    first_step = read_state(checkpoint)["step"] if checkpoint else 0
-    emit(Phase(time_s=clock.time(), step=first_step, name="starting the roles"))
-    async with _open(job, job_dir=job_dir) as (prompts, roles):
-        state = await _restore(job, roles, prompts, checkpoint) if checkpoint else {"step": 0, "next_request_id": 0}
-        rollouts = Rollouts(
-            job,
-            roles,
-            prompts=prompts.train,
-            decode=prompts.decode,
-            emit=emit,
-            clock=clock,
-            first_step=state["step"],
-            first_request_id=state["next_request_id"],
-        )
-        driver = Driver(
-            job,
-            roles,
-            rollouts=rollouts,
-            evaluator=Evaluator(job, roles, prompts=prompts.eval, decode=prompts.decode, clock=clock),
-            checkpoints=Checkpoints(
-                job_dir / "checkpoints",
-                keep=job.checkpoint.keep,
-                state=lambda: _position(rollouts),
-                clock=clock,
-            ),
-            emit=emit,
-            clock=clock,
-            first_step=state["step"],
-        )
-        async with aclosing(rollouts):
-            yield driver
-
-
-def _position(rollouts: Rollouts) -> dict[str, Any]:
-    request_id, place = rollouts.position()
-    return {"next_request_id": request_id, "prompts": dataclasses.asdict(place)}
-
-
-async def _restore(job: JobConfig, roles: Roles, prompts: JobPrompts, checkpoint: Path) -> dict[str, Any]:
-    state = read_state(checkpoint)
-    prompts.train.restore(StreamState(**state["prompts"]))
-    loading = roles.learner.load(checkpoint)
-    await within(job.limits.start_s, loading, role="learner", worker_id="learner-0", activity="loading a checkpoint")
-    return state
-
-
-@asynccontextmanager
-async def _open(job: JobConfig, *, job_dir: Path) -> AsyncGenerator[tuple[JobPrompts, Roles]]:
+async def _driver(setting: Setting) -> AsyncGenerator[Driver]:
+    job, clock, emit = setting.job, setting.clock, setting.emit
+    emit(Phase(time_s=clock.time(), step=read_history(setting.job_dir).step, name="starting the roles"))
     # Reading prompts and starting Ray take seconds each and do not need one another.
     reading = asyncio.create_task(asyncio.to_thread(load_prompts, job))
     try:
         async with open_runtime(job) as runtime:
             prompts = await reading
-            async with open_roles(runtime, job, job_dir=job_dir, probe_token_ids=prompts.probe_token_ids) as roles:
-                yield prompts, roles
+            specs = JobSpecs(
+                job=job,
+                epoch=setting.claim.epoch,
+                transport=open_transport(job, job_dir=setting.job_dir),
+                probe_token_ids=prompts.probe_token_ids,
+                log_dir=None if runtime.one_process else setting.job_dir / "logs",
+            )
+            async with (
+                open_roles(runtime, job, specs, clock=clock, emit=emit) as roles,
+                open_driver(setting, roles, prompts) as driver,
+            ):
+                yield driver
     finally:
         reading.cancel()
 

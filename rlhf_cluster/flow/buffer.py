@@ -9,7 +9,7 @@ will be taken by step n + p // B at the latest:
 
 - a take moves it B places forward and raises n by one, which leaves that step the same;
 - a drop ahead of it moves it forward, which makes the step the same or earlier;
-- a dispatch or a completion moves nobody.
+- a dispatch, a completion, or a worker that takes a request over from a lost one moves nobody.
 
 Its worker served version v when it was dispatched, and a worker's version only grows, also in the middle of a group,
 so the oldest token of the group is of version v or later, and its staleness is at most n + p // B - v as they were on
@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 from rlhf_cluster.records import RolloutGroup
 
@@ -76,8 +75,12 @@ class Buffer:
         self.max_staleness = max_staleness
         self.num_steps = num_steps
         self._next_step = first_step
-        # In dispatch order: dictionaries keep it, and taking from the front or dropping from the middle is cheap.
         self._slots: dict[int, _Slot] = {}
+        # The same requests in dispatch order, and how many at its head are complete: kept, not counted, because it is
+        # asked after every group.
+        self._line: list[int] = []
+        self._num_ready = 0
+        self._num_complete = 0
         self._last_id = -1
         self._num_dispatched = 0
         self._num_taken = 0
@@ -94,9 +97,28 @@ class Buffer:
         return len(self._slots)
 
     @property
-    def oldest_outstanding(self) -> int | None:
-        """Request id at the head of the line; everything dispatched before it was taken or dropped."""
-        return next(iter(self._slots), None)
+    def num_ready(self) -> int:
+        """Complete groups at the head of the line with nothing unfinished before them."""
+        return self._num_ready
+
+    @property
+    def num_complete(self) -> int:
+        """Complete groups that wait to be taken."""
+        return self._num_complete
+
+    @property
+    def waiting_for(self) -> int | None:
+        """Request id of the oldest one in flight: what the line waits for."""
+        return self._line[self._num_ready] if self._num_ready < len(self._line) else None
+
+    def is_in_flight(self, request_id: int) -> bool:
+        slot = self._slots.get(request_id)
+        return slot is not None and slot.group is None
+
+    def version_of(self, request_id: int) -> int:
+        """The version that the request was first dispatched to. Whoever takes it over must serve this or a later one:
+        then its oldest token is no older than the proof assumes, and its place in the line stays."""
+        return self._in_flight(request_id).version
 
     def capacity(self, version: int) -> int:
         """How many prompts may be dispatched now to workers serving `version`: see the proof above.
@@ -122,6 +144,7 @@ class Buffer:
                 f"{self.num_outstanding} outstanding, next step {self._next_step}"
             )
         self._slots[request_id] = _Slot(version)
+        self._line.append(request_id)
         self._last_id = request_id
         self._num_dispatched += 1
 
@@ -131,44 +154,48 @@ class Buffer:
         if group.num_tokens:
             self._check_versions(group, slot.version)
         slot.group = group
+        self._num_complete += 1
+        if self.waiting_for == group.request_id:
+            self._count_ready()
 
     def drop(self, request_id: int, *, reason: str) -> None:
-        """A request will not be trained on; its slot is free, and the next prompt of the stream may take its place."""
+        """A request ends without being trained on; its slot is free at once."""
         self._in_flight(request_id)
         del self._slots[request_id]
+        was_head = self.waiting_for == request_id
+        self._line.remove(request_id)
+        if was_head:
+            self._count_ready()
         self._num_dropped[reason] += 1
 
     def take(self) -> tuple[RolloutGroup, ...] | None:
         """The next batch, oldest first; None until every one of its requests is complete."""
-        if self._num_ready(limit=self.prompts_per_step) < self.prompts_per_step:
+        if self._num_ready < self.prompts_per_step:
             return None
-        batch = list(islice(self._slots.items(), self.prompts_per_step))
-        for request_id, _ in batch:
-            del self._slots[request_id]
+        batch, self._line = self._line[: self.prompts_per_step], self._line[self.prompts_per_step :]
+        self._num_ready -= self.prompts_per_step
+        self._num_complete -= self.prompts_per_step
         self._next_step += 1
         self._num_taken += len(batch)
-        return tuple(slot.group for _, slot in batch if slot.group is not None)
+        slots = [self._slots.pop(request_id) for request_id in batch]
+        return tuple(slot.group for slot in slots if slot.group is not None)
 
     def snapshot(self) -> BufferSnapshot:
-        in_flight = [request_id for request_id, slot in self._slots.items() if slot.group is None]
         return BufferSnapshot(
             next_step=self._next_step,
-            num_in_flight=len(in_flight),
-            num_complete=self.num_outstanding - len(in_flight),
-            num_ready=self._num_ready(limit=self.num_outstanding),
-            waiting_for=in_flight[0] if in_flight else None,
+            num_in_flight=self.num_outstanding - self._num_complete,
+            num_complete=self._num_complete,
+            num_ready=self._num_ready,
+            waiting_for=self.waiting_for,
             num_dispatched=self._num_dispatched,
             num_taken=self._num_taken,
             num_dropped=dict(self._num_dropped),
         )
 
-    def _num_ready(self, *, limit: int) -> int:
-        ready = 0
-        for slot in islice(self._slots.values(), limit):
-            if slot.group is None:
-                break
-            ready += 1
-        return ready
+    def _count_ready(self) -> None:
+        """Amortised over the life of a request this is one look at each."""
+        while self._num_ready < len(self._line) and self._slots[self._line[self._num_ready]].group is not None:
+            self._num_ready += 1
 
     def _in_flight(self, request_id: int) -> _Slot:
         slot = self._slots.get(request_id)

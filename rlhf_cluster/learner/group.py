@@ -25,6 +25,8 @@ class Rank(Role, Protocol):
 
     async def publish(self) -> WeightHandle | None: ...
 
+    async def publish_full(self) -> WeightHandle: ...
+
     async def save(self, path: Path, *, with_state: bool) -> None: ...
 
     async def load(self, path: Path) -> None: ...
@@ -48,14 +50,38 @@ class LearnerGroup:
         assert handle is not None, "rank 0 returns the handle"
         return handle
 
-    async def save(self, path: Path, *, with_state: bool = False) -> None:
-        await self._all(lambda rank: rank.save(path, with_state=with_state))
+    async def publish_full(self) -> WeightHandle:
+        return await self.ranks[0].publish_full()
+
+    def save(self, path: Path, *, with_state: bool = False) -> asyncio.Future[list[None]]:
+        """Write the policy as it is now, even when the answer is awaited after later calls; done when the files are
+        there. The group learns on while they are written."""
+        # Gathered here and not in a coroutine: the ranks are called in the order in which this object was.
+        return asyncio.gather(*(rank.save(path, with_state=with_state) for rank in self.ranks))
 
     async def load(self, path: Path) -> None:
         await self._all(lambda rank: rank.load(path))
 
     async def status(self) -> WorkerStatus:
-        return await self.ranks[0].status()
+        """Of the rank that is furthest behind: the others wait for it."""
+        statuses = await asyncio.gather(*(rank.status() for rank in self.ranks))
+        return min(statuses, key=lambda status: status.tokens_total)
+
+    async def stacks(self) -> str:
+        """Of every rank that can tell them."""
+        tell = [rank.stacks() for rank in self.ranks if hasattr(rank, "stacks")]
+        return "\n".join(await asyncio.gather(*tell))
+
+    async def kill(self) -> None:
+        """End all ranks at once, without asking: one that is left alone hangs in a collective. A rank in this process
+        can only be closed; what it raises says nothing new about a group that is given up."""
+        closing = []
+        for rank in self.ranks:
+            if kill := getattr(rank, "kill", None):
+                kill()
+            else:
+                closing.append(rank.close())
+        await asyncio.gather(*closing, return_exceptions=True)
 
     async def close(self) -> None:
         await asyncio.gather(*(rank.close() for rank in self.ranks))

@@ -20,18 +20,25 @@ from rlhf_cluster.errors import LearnerError
 from rlhf_cluster.learner.backends import open_backend
 from rlhf_cluster.learner.columns import BatchColumns
 from rlhf_cluster.learner.optimizer import build_optimizer, freeze_lower_layers, learning_rate
+from rlhf_cluster.learner.publisher import open_publisher
 from rlhf_cluster.learner.spec import LearnerSpec
+from rlhf_cluster.learner.state import (
+    Policy,
+    Snapshot,
+    copied,
+    copy_weights,
+    generators_now,
+    read_training,
+    restore_generators,
+)
 from rlhf_cluster.learner.totals import Totals
-from rlhf_cluster.models.export import export_policy
 from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.models.policy import PolicyNetwork
-from rlhf_cluster.records import Batch, LogitProbe, Prompt, RolloutGroup, StepReport, WeightHandle, WeightManifest
-from rlhf_cluster.weights.flat import DTYPES, flatten, unflatten
+from rlhf_cluster.records import Batch, StepReport, WeightHandle
+from rlhf_cluster.weights.flat import DTYPES
 
 if TYPE_CHECKING:
     from rlhf_cluster.roles import WeightTransport
-
-STATE_FILE = "learner_state.pt"
 
 
 class LearnerRank:
@@ -43,6 +50,8 @@ class LearnerRank:
         self.num_ranks = num_ranks
         self.transport = transport
         self.version = 0
+        self.tokens_total = 0
+        """Completion tokens trained on; grows with every microbatch, so that a hang shows."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(spec.seed)
         settings = spec.settings
@@ -57,6 +66,7 @@ class LearnerRank:
             language_model.to(self.device), temperature=spec.temperature, logit_chunk_rows=settings.logit_chunk_rows
         )
         self.backend = open_backend(settings.backend, self.network, build_optimizer(self.network, settings.optimizer))
+        self.publisher = open_publisher(spec, network=self.network, transport=transport, device=self.device)
 
     @property
     def _compute_dtype(self) -> torch.dtype:
@@ -65,7 +75,7 @@ class LearnerRank:
     def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
         """One optimizer step over the batch. Raises `LearnerError` when loss or gradient is not finite; then nothing
         was applied and the version stays."""
-        started = time.perf_counter()
+        started, tokens_before = time.perf_counter(), self.tokens_total
         settings = self.spec.settings
         columns = BatchColumns.of(algorithm, batch, device=self.device)
         microbatches = self._share_of(batch)
@@ -73,6 +83,7 @@ class LearnerRank:
         for number, microbatch in enumerate(microbatches, start=1):
             with self.backend.accumulate(last=number == len(microbatches)):
                 self._forward_backward(algorithm, microbatch, columns, totals)
+            self.tokens_total += len(microbatch.origin_N)
         lr = learning_rate(settings.optimizer, step=batch.step, num_steps=self.spec.num_steps)
         metrics = totals.reduced(self.num_ranks)
         if not np.isfinite(metrics["learner/loss"]):
@@ -82,6 +93,7 @@ class LearnerRank:
         if not np.isfinite(grad_norm):
             raise LearnerError(f"step {batch.step}: the gradient norm is {grad_norm}; the step was not applied")
         self.version += 1
+        self.tokens_total = tokens_before + batch.num_tokens  # the other ranks' share too
         update_s = time.perf_counter() - started
         metrics |= {
             "learner/grad_norm": grad_norm,
@@ -121,65 +133,49 @@ class LearnerRank:
             for _ in weights:
                 pass
             return None
-        manifest, buffer = flatten(weights, version=self.version, dtype=DTYPES[self.spec.serving_dtype])
-        probe = self._probe(manifest, buffer)
-        return WeightHandle(manifest=manifest, location=self.transport.publish(manifest, buffer), probe=probe)
+        return self.publisher.publish(weights, version=self.version)
 
-    @torch.no_grad()
-    def _probe(self, manifest: WeightManifest, buffer: np.ndarray) -> LogitProbe:
-        """Computed from the published bytes themselves, in the dtype that engines serve: what they have to equal."""
-        tokens = self.spec.probe_token_ids
-        weights = {f"language_model.{name}": t.to(self.device) for name, t in unflatten(manifest, buffer)}
-        logprobs = torch.func.functional_call(self.network, weights, (_probe_microbatch(tokens),))
-        return LogitProbe(
-            token_ids=tokens, logprobs=logprobs.float().cpu().numpy(), tolerance=self.spec.probe_tolerance
-        )
+    def publish_full(self) -> WeightHandle:
+        """The version last published, whole; may run while another thread updates. Rank 0 alone."""
+        return self.publisher.publish_full()
 
-    def save(self, path: Path, *, with_state: bool) -> None:
-        """Rank 0 writes the policy into the existing directory `path`, and what is needed to go on training."""
+    def snapshot(self, *, with_state: bool) -> Snapshot:
+        """A copy of this rank as it is now, whose `write` may run while another thread updates. `with_state` copies
+        what is needed to go on training too."""
         weights = list(self.backend.named_weights())
         if self.rank != 0:
-            return
-        export_policy(
-            weights,
+            generators = generators_now(self.device) if with_state else None
+            return Snapshot(rank=self.rank, policy=None, training=None, generators=generators)
+        policy = Policy(
+            weights=copy_weights(weights),
             config=self.network.language_model.config,
             source=self.spec.model_path,
-            target=path,
             dtype=DTYPES[self.spec.serving_dtype],
         )
-        if with_state:
-            trained = {name: tensor.detach() for name, tensor in weights if tensor.requires_grad}
-            state = {"version": self.version, "weights": trained, "optimizer": self.backend.optimizer_state()}
-            torch.save(state, path / STATE_FILE)
+        if not with_state:
+            return Snapshot(rank=0, policy=policy, training=None, generators=None)
+        trained = {name for name, tensor in weights if tensor.requires_grad}
+        training = {
+            "version": self.version,
+            "weights": {name: copy for name, copy in policy.weights if name in trained},
+            "optimizer": copied(self.backend.optimizer_state()),
+        }
+        return Snapshot(rank=0, policy=policy, training=training, generators=generators_now(self.device))
 
     def load(self, path: Path) -> None:
-        """Go on from what `save(with_state=True)` wrote: weights at full precision, optimizer, version."""
-        state = torch.load(path / STATE_FILE, weights_only=True, map_location=self.device)
+        """Be as at the time of `snapshot(with_state=True)`: weights at full precision, optimizer, version, random
+        generators. Raises `CheckpointCorrupt` where `path` holds only a policy."""
+        state = read_training(path, device=self.device)
         with torch.no_grad():
             for name, parameter in self.network.language_model.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(state["weights"][name])
         self.backend.load_optimizer_state(state["optimizer"])
         self.version = state["version"]
+        restore_generators(path, rank=self.rank, device=self.device)
 
     def close(self) -> None:
         self.transport.close()
         # With one rank there is no group of ours; in the local runtime the one there is belongs to vLLM.
         if self.num_ranks > 1:
             distributed.destroy_process_group()
-
-
-def _probe_microbatch(token_ids: np.ndarray) -> Microbatch:
-    """The probe as a group whose prompt is its first token: every later token is predicted."""
-    num_tokens = len(token_ids) - 1
-    group = RolloutGroup(
-        request_id=0,
-        prompt=Prompt(prompt_id="probe", text="", token_ids=token_ids[:1]),
-        worker_id="",
-        lengths=np.array([num_tokens], np.int32),
-        token_ids=token_ids[1:],
-        logprobs=np.zeros(num_tokens, np.float32),
-        versions=np.zeros(num_tokens, np.int32),
-        finish_reasons=("length",),
-    )
-    return build_microbatch([group], rows_of([group], share_prompt=True, max_row_tokens=len(token_ids)))

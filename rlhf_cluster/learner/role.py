@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from concurrent import futures
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,16 +23,18 @@ if TYPE_CHECKING:
 
 
 class LearnerRole:
-    """One rank. All its work runs in one thread, so `status` answers while a step is computed."""
+    """One rank. It computes in one thread and writes files in another, so `status` answers during both."""
 
     def __init__(self, spec: LearnerSpec, *, rank: int, num_ranks: int, transport: WeightTransport) -> None:
         self.spec = spec
         self.rank = rank
         self.num_ranks = num_ranks
         self.transport = transport
-        self.tokens_total = 0
         self._learner: LearnerRank | None = None
         self._thread = ComputeThread(f"learner-{rank}", role="learner")
+        self._writer = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"learner-{rank}-writer")
+        self._writing: futures.Future[None] | None = None
+        """Of the save begun last."""
 
     async def rendezvous(self) -> str:
         """`tcp://address:port` on this rank's node where the group can meet; asked of rank 0."""
@@ -56,25 +60,44 @@ class LearnerRole:
         self._learner = LearnerRank(self.spec, rank=self.rank, num_ranks=self.num_ranks, transport=self.transport)
 
     async def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
-        report = await self._thread.run(f"updating on step {batch.step}", self._opened().update, algorithm, batch)
-        self.tokens_total += batch.num_tokens
-        return report
+        return await self._thread.run(f"updating on step {batch.step}", self._opened().update, algorithm, batch)
 
     async def publish(self) -> WeightHandle | None:
         return await self._thread.run("publishing weights", self._opened().publish)
 
+    async def publish_full(self) -> WeightHandle:
+        """Rank 0 alone. Not in the thread that computes: a joiner does not wait for an update."""
+        return await asyncio.to_thread(self._opened().publish_full)
+
     async def save(self, path: Path, *, with_state: bool) -> None:
-        await self._thread.run(f"saving {path.name}", lambda: self._opened().save(path, with_state=with_state))
+        """Write this rank as it is between the calls made before and those made later, which wait for a copy and not
+        for the files. Returns when they are written; raises `StorageError`."""
+        writing = await self._thread.run(f"copying for {path.name}", self._begin_writing, path, with_state)
+        await asyncio.wrap_future(writing)
+
+    def _begin_writing(self, path: Path, with_state: bool) -> futures.Future[None]:
+        # In the thread that computes, so that there is never more than one copy, and it is of its place in the order.
+        if self._writing is not None:
+            futures.wait([self._writing])
+        snapshot = self._opened().snapshot(with_state=with_state)
+        self._writing = self._writer.submit(snapshot.write, path)
+        return self._writing
 
     async def load(self, path: Path) -> None:
         await self._thread.run(f"loading {path.name}", self._opened().load, path)
 
     async def status(self) -> WorkerStatus:
-        version = self._learner.version if self._learner else -1
-        return self._thread.status(ready=self._learner is not None, version=version, tokens_total=self.tokens_total)
+        learner = self._learner
+        if learner is None:
+            return self._thread.status(ready=False)
+        return self._thread.status(ready=True, version=learner.version, tokens_total=learner.tokens_total)
 
     async def close(self) -> None:
-        await self._thread.close(None if self._learner is None else self._free)
+        """Files being written are finished, not waited for."""
+        try:
+            await self._thread.close(None if self._learner is None else self._free)
+        finally:
+            self._writer.shutdown(wait=False)
 
     def _free(self) -> None:
         self._opened().close()

@@ -35,6 +35,8 @@ class LearnerSettings(Settings):
     """`plain` is one rank; `ddp` replicates the model on every rank (torch DistributedDataParallel)."""
     num_ranks: int = Field(1, ge=1)
     """Ranks in the group; more than one needs `backend = "ddp"`."""
+    spare: bool = False
+    """Keep a second group warm, model loaded, to take the place of a lost one: twice the memory for a fast recovery."""
     cpus: float = Field(1, ge=0)
     """CPUs that each rank reserves."""
     gpus: float = Field(0, ge=0)

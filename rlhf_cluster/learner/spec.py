@@ -25,3 +25,7 @@ class LearnerSpec:
     probe_token_ids: np.ndarray
     """int32 [T]."""
     probe_tolerance: float
+    full_every: int = 1
+    """Every so many versions one is published whole, those between as deltas; 1 publishes all of them whole."""
+    author: tuple[int, int] = (0, 0)
+    """(job epoch, incarnation of the learner group), stamped on every handle."""

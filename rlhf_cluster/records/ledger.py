@@ -122,3 +122,37 @@ class Saved(Entry):
     step: int
     name: str
     """Of its directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled(Entry):
+    """All that was accepted before a checkpoint, and all that was dropped for good, in place of its entries.
+
+    It stands first in the log. What the entries proved stays provable: which ids were used up, and what was wrong.
+    """
+
+    step: int = 0
+    """Batches of earlier steps are in here."""
+    request_ids: tuple[tuple[int, int], ...] = ()
+    """(first, last) of the requests in here, trained or dropped; none of them may be seen again."""
+    last_trained_id: int = -1
+    num_trained: int = 0
+    num_dropped: tuple[tuple[str, int], ...] = ()
+    """(reason, requests), by reason."""
+    num_lost: int = 0
+    """Times that a request went out again because its worker was lost."""
+    num_completions: int = 0
+    num_tokens: int = 0
+    """Trained on."""
+    num_verified_tokens: int = 0
+    """Of those, the ones whose version was published and proved by a worker that generated them."""
+    staleness: tuple[tuple[int, int], ...] = ()
+    """(staleness, batches), ascending."""
+    workers: tuple[str, ...] = ()
+    """That generated what was trained on."""
+    published: tuple[tuple[int, str], ...] = ()
+    """(version, fingerprint) that later groups may still hold tokens of."""
+    proved: tuple[tuple[str, int, str], ...] = ()
+    """(worker id, version, fingerprint), likewise."""
+    violations: tuple[tuple[str, str], ...] = ()
+    """(check, sentence) that the audit found."""

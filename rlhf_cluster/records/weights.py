@@ -70,6 +70,8 @@ class WeightHandle:
     delta: WeightDelta | None = None
     author: tuple[int, int] = (0, 0)
     """(job epoch, incarnation of the learner group) that published it; a worker refuses what an older author sends."""
+    deltas_follow: bool = False
+    """Later versions may come as deltas alone: a worker keeps this one's bytes to apply them to."""
 
     @property
     def version(self) -> int:

@@ -16,6 +16,8 @@ class ReferenceSettings(Settings):
     """Name or path; None is the model that the job starts from."""
     num_workers: int = Field(1, ge=1)
     """Scorers, each with a copy of the model."""
+    spares: int = Field(0, ge=0)
+    """Scorers kept warm besides, to take the place of a lost one at once."""
     cpus: float = Field(1, ge=0)
     """CPUs that each scorer reserves."""
     gpus: float = Field(0, ge=0)

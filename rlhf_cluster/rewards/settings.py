@@ -153,6 +153,8 @@ class RewardServerSettings(Settings):
 
     num_workers: int = Field(default=1, ge=1)
     """Reward servers."""
+    spares: int = Field(default=0, ge=0)
+    """Servers kept warm besides, to take the place of a lost one at once."""
     num_processes: int = Field(default=1, ge=1)
     """Processes in each server that run reward functions."""
     max_process_memory_mib: int | None = Field(default=4096, ge=64)

@@ -27,7 +27,10 @@ class Engine(Protocol):
         ...
 
     def submit(self, request: RolloutRequest) -> None:
-        """Queue a request. Raises `PromptTooLong` when the prompt leaves no room for one new token."""
+        """Queue a request. Raises `PromptTooLong` when the prompt leaves no room for one new token.
+
+        Completions that were `begun` keep their tokens; unfinished ones go on, with random numbers not yet used.
+        """
         ...
 
     def step(self) -> list[RolloutGroup]:
@@ -42,7 +45,11 @@ class Engine(Protocol):
         ...
 
     def tokens_generated(self) -> int:
-        """Since start, those of unfinished completions included where the engine knows them: the sign of progress."""
+        """By this engine since it was opened, those of unfinished and of aborted completions included; never falls."""
+        ...
+
+    def tokens_in_flight(self) -> int:
+        """Those of them that belong to requests in flight."""
         ...
 
     def abort(self, request_ids: Collection[int]) -> None:
@@ -53,8 +60,22 @@ class Engine(Protocol):
         """Forget every request in flight."""
         ...
 
+    def hand_over(self) -> list[RolloutGroup]:
+        """Stop every request in flight and return each as far as it got, its `begun` tokens included.
+
+        Completions that were cut short, or not started, have the reason `unfinished`.
+        """
+        ...
+
+    def names_to_load(self, changed: Collection[str]) -> Collection[str]:
+        """All tensors that `load_weights` must be given so that these change and no other does; at least `changed`."""
+        ...
+
     def load_weights(self, version: int, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Replace all weights, drop every cached key and value, and stamp tokens sampled from now on with `version`."""
+        """Replace these weights, drop every cached key and value, and stamp tokens sampled from now on with `version`.
+
+        Weights that are not among them stay; the first time, and after a failure, all of them must be given.
+        """
         ...
 
     def held_digests(self) -> Mapping[str, str]:

@@ -3,31 +3,95 @@ and the log-probabilities it computes from it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from rlhf_cluster.errors import FingerprintMismatch, ManifestMismatch, ProbeMismatch
+from rlhf_cluster.errors import (
+    FingerprintMismatch,
+    ManifestMismatch,
+    NeedsFullVersion,
+    ProbeMismatch,
+    WeightsUnavailable,
+)
 from rlhf_cluster.records import LogitProbe, WeightHandle, WeightManifest
 from rlhf_cluster.roles import WeightTransport
 from rlhf_cluster.rollout.engine import Engine
-from rlhf_cluster.weights import flat
+from rlhf_cluster.weights import delta, flat
 
 
-def fetch_verified(transport: WeightTransport, handle: WeightHandle) -> np.ndarray:
-    """uint8 [num_bytes], exactly what the manifest describes. Raises `WeightsUnavailable` or `FingerprintMismatch`."""
-    buffer = transport.fetch(handle)
-    flat.verify(handle.manifest, buffer)
-    return buffer
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A version that arrived and was verified, byte by byte."""
+
+    manifest: WeightManifest
+    buffer: np.ndarray
+    """uint8 [num_bytes]."""
+    is_own: bool
+    """Whether `buffer` belongs to this worker alone, so that the next delta may be applied in place."""
 
 
-def load_and_prove(engine: Engine, handle: WeightHandle, buffer: np.ndarray) -> tuple[int, float]:
+def fetch_verified(transport: WeightTransport, handle: WeightHandle, base: Received | None = None) -> Received:
+    """The version, exactly as its manifest describes it: by the delta where `base` is what it applies to, else whole.
+
+    `base` is used up: its bytes become those of the new version. Raises `WeightsUnavailable`, `FingerprintMismatch`,
+    or, with `base` left as it was, `NeedsFullVersion`.
+    """
+    if base is not None and base.manifest.tensors == handle.manifest.tensors:
+        received = replace(base, manifest=handle.manifest)
+    elif (changes := _fetch_delta(transport, handle, base)) is not None:
+        assert base is not None, "a delta was fetched because there is something to apply it to"
+        buffer = base.buffer if base.is_own else np.array(base.buffer)
+        delta.apply_in_place(buffer, changes)
+        received = Received(manifest=handle.manifest, buffer=buffer, is_own=True)
+    else:
+        received = Received(manifest=handle.manifest, buffer=transport.fetch(handle), is_own=False)
+    flat.verify(received.manifest, received.buffer)
+    return received
+
+
+def _fetch_delta(transport: WeightTransport, handle: WeightHandle, base: Received | None) -> np.ndarray | None:
+    """The delta where it applies and is still there, None where the whole version is. Else `NeedsFullVersion`."""
+    offered = handle.delta
+    held = "nothing" if base is None else f"version {base.manifest.version} ({base.manifest.fingerprint})"
+    reason = f"this worker holds {held}"
+    if offered and base and base.manifest.fingerprint == offered.base_fingerprint:
+        try:
+            return transport.fetch(replace(handle, location=offered.location))
+        except WeightsUnavailable as error:
+            reason = f"the delta cannot be had: {error}"
+    if handle.location is not None:
+        return None
+    applies_to = f"version {offered.base_version} ({offered.base_fingerprint})" if offered else "nothing"
+    raise NeedsFullVersion(
+        f"weights version {handle.version} was offered as a delta on {applies_to} alone, and {reason}: publish it whole"
+    )
+
+
+def load_and_prove(
+    engine: Engine, handle: WeightHandle, buffer: np.ndarray, *, proven: WeightManifest | None = None
+) -> tuple[int, float]:
     """Returns (tensors read back and matched, mean absolute gap on the probe). Raises a `WeightError`.
 
-    Whatever it raises, the engine may hold half a version afterwards and must not serve.
+    `proven`: what the engine has been proven to hold; only what differs from it is loaded. None loads everything.
+    Whatever is raised, the engine may hold half a version afterwards and must not serve.
     """
     check_manifest(engine, handle.manifest)
-    engine.load_weights(handle.version, flat.unflatten(handle.manifest, buffer))
+    names = engine.names_to_load(changed_names(handle.manifest, proven))
+    tensors = flat.unflatten(handle.manifest, buffer)
+    engine.load_weights(handle.version, ((name, tensor) for name, tensor in tensors if name in names))
     num_held = check_held(engine, handle.manifest)
     return num_held, check_probe(engine, handle, num_held=num_held)
+
+
+def changed_names(manifest: WeightManifest, proven: WeightManifest | None) -> frozenset[str]:
+    """Tensors that differ from the version proven; all where nothing is, or where it is of another model."""
+    known = {spec.name: (spec.shape, spec.dtype, spec.digest) for spec in proven.tensors} if proven else {}
+    if known.keys() != {spec.name for spec in manifest.tensors}:
+        known = {}
+    return frozenset(
+        spec.name for spec in manifest.tensors if known.get(spec.name) != (spec.shape, spec.dtype, spec.digest)
+    )
 
 
 def check_manifest(engine: Engine, manifest: WeightManifest) -> None:

@@ -24,6 +24,10 @@ class RolloutSettings(Settings):
 
     num_workers: int = Field(1, ge=1)
     """Rollout workers at the start of the job."""
+    spares: int = Field(0, ge=0)
+    """Workers kept warm besides, engine open and without weights, to take the place of a lost one at once."""
+    max_in_flight: int | None = Field(None, ge=1)
+    """Prompts that a worker holds at once; None is as many as its engine runs side by side."""
     cpus: float = Field(1, ge=0)
     """CPUs that each worker reserves."""
     gpus: float = Field(0, ge=0)

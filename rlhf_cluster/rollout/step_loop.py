@@ -1,7 +1,7 @@
-"""The thread that drives an engine, and the streams on which finished groups come back to asyncio.
+"""The thread that drives an engine, and the streams on which groups come back to asyncio.
 
     step loop   consumes  calls posted from any thread, run one at a time between two steps
-                produces  finished groups, each to the stream whose request it answers
+                produces  groups, each to the stream whose request it answers
                 waits for the next call, and only while no request is in flight
                 unblocked by `post` and `close`
 
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 class GroupStream:
-    """Finished groups on their way from the step thread to one reader on an event loop."""
+    """Groups on their way from the step thread to one reader on an event loop."""
 
     def __init__(self, event_loop: asyncio.AbstractEventLoop, *, num_groups: int) -> None:
         self.num_missing = num_groups
@@ -72,6 +72,7 @@ class StepLoop:
         """`starting`, `open` or `closed`."""
         self.activity = "not started"
         self.tokens_total = 0
+        self.tokens_in_flight = 0
         self.busy_s = 0.0
         self._open_engine = open_engine
         self._calls: SimpleQueue[tuple[Future, Callable[[Engine], object] | None]] = SimpleQueue()
@@ -124,8 +125,8 @@ class StepLoop:
         try:
             for request in requests:
                 ticket = next(self._tickets)
-                engine.submit(replace(request, request_id=ticket))
                 self._waiting[ticket] = (stream, request.request_id)
+                engine.submit(replace(request, request_id=ticket))
         except BaseException:
             self._abort_now(engine, stream)
             raise
@@ -133,11 +134,19 @@ class StepLoop:
     def fail_all_now(self, engine: Engine, error: BaseException) -> None:
         """Abort everything in flight; whoever waits for it gets `error`."""
         engine.abort_all()
+        self._count(engine)
         self._fail_waiting(error)
+
+    def hand_over_now(self, engine: Engine) -> None:
+        """Give every stream its remaining groups, as far as they got; they all end with that."""
+        groups = engine.hand_over()
+        self._count(engine)
+        self._deliver(groups)
 
     def _abort_now(self, engine: Engine, stream: GroupStream) -> None:
         tickets = [ticket for ticket, (owner, _) in self._waiting.items() if owner is stream]
         engine.abort(tickets)
+        self._count(engine)
         for ticket in tickets:
             del self._waiting[ticket]
 
@@ -182,14 +191,22 @@ class StepLoop:
         self.activity = f"generating for {len(self._waiting)} prompts"
         started = time.monotonic()
         groups = engine.step()
-        self.tokens_total = engine.tokens_generated()
+        self._count(engine)
         self.busy_s += time.monotonic() - started
+        self._deliver(groups)
+
+    def _count(self, engine: Engine) -> None:
+        """Counters are copied for `status`, which must not touch an engine that another thread is stepping."""
+        self.tokens_total = engine.tokens_generated()
+        self.tokens_in_flight = engine.tokens_in_flight()
+
+    def _deliver(self, groups: Sequence[RolloutGroup]) -> None:
         by_stream: dict[GroupStream, list[RolloutGroup]] = defaultdict(list)
         for group in groups:
             stream, request_id = self._waiting.pop(group.request_id)
             by_stream[stream].append(replace(group, request_id=request_id, worker_id=self.worker_id))
-        for stream, finished in by_stream.items():
-            stream.deliver(finished)
+        for stream, its_groups in by_stream.items():
+            stream.deliver(its_groups)
 
     def _crash(self, error: Exception) -> RoleDied:
         died = RoleDied(

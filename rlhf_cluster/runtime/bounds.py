@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import TypeVar
 
 from rlhf_cluster.errors import RoleTimeout
@@ -13,24 +13,34 @@ Result = TypeVar("Result")
 
 async def within(seconds: float, answer: Awaitable[Result], *, role: str, worker_id: str, activity: str) -> Result:
     """Await `answer`; after `seconds` raise `RoleTimeout` that names the role, the worker and what it was doing."""
+    # Not `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes together with the answer.
     try:
-        return await asyncio.wait_for(answer, seconds)
+        async with asyncio.timeout(seconds):
+            return await answer
     except TimeoutError as error:
         raise _timeout(seconds, role, worker_id, activity) from error
 
 
 async def each_within(
     seconds: float, stream: AsyncIterator[Result], *, role: str, worker_id: str, activity: str
-) -> AsyncIterator[Result]:
-    """Yield from `stream`; the bound holds for every single message, not for the whole."""
+) -> AsyncGenerator[Result]:
+    """Yield from `stream`; the bound holds for every single message, not for the whole.
+
+    Closing this closes `stream` too, so that a role stops working for a reader that is gone.
+    """
     try:
         while True:
             try:
-                yield await asyncio.wait_for(anext(stream), seconds)
+                async with asyncio.timeout(seconds):
+                    message = await anext(stream)
             except StopAsyncIteration:
                 return
+            yield message
     except TimeoutError as error:
         raise _timeout(seconds, role, worker_id, activity) from error
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
 
 
 def _timeout(seconds: float, role: str, worker_id: str, activity: str) -> RoleTimeout:

@@ -1,6 +1,7 @@
 """Handles of roles on Ray: the same methods as the roles, so the driver cannot tell where a role runs.
 
 A handle only forwards and translates: an error raised in the actor arrives as itself, a dead process as `RoleDied`.
+What any other error becomes is decided in the actor, see `runtime/host.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from rlhf_cluster.errors import RlhfError, RoleDied, RoleError
+from rlhf_cluster.errors import RlhfError, RoleDied, RoleError, RoleTimeout
 from rlhf_cluster.records import (
     Adopted,
     Batch,
@@ -32,11 +33,23 @@ class RemoteRole:
         self._role = role
         self._worker_id = worker_id
 
+    async def placed(self) -> None:
+        """Return when the actor has a process; a cluster without room for it keeps it waiting."""
+        await self._ask("placed")
+
+    async def gone(self) -> None:
+        """Never returns; raises `RoleDied` as soon as the process is gone, also when nothing else is asked of it."""
+        await self._ask("linger")
+
     async def start(self) -> None:
         await self._call("start")
 
     async def status(self) -> WorkerStatus:
         return await self._call("status")
+
+    async def stacks(self) -> str:
+        """Where the threads of the process are; the first line says where it can be read again."""
+        return await self._ask("stacks")
 
     async def close(self) -> None:
         await self._call("close")
@@ -51,12 +64,27 @@ class RemoteRole:
         except ray.exceptions.RayError as error:
             raise self._translated(error, method) from error
 
-    async def _stream(self, method: str, *arguments: Any) -> AsyncIterator[Any]:
+    async def _ask(self, method: str) -> Any:
+        """The host rather than the role."""
         try:
-            async for reference in self._actor.stream.options(num_returns="streaming").remote(method, arguments):
-                yield await reference
+            return await getattr(self._actor, method).remote()
         except ray.exceptions.RayError as error:
             raise self._translated(error, method) from error
+
+    async def _stream(self, method: str, *arguments: Any) -> AsyncIterator[Any]:
+        references = self._actor.stream.options(num_returns="streaming").remote(method, arguments)
+        is_over = False
+        try:
+            async for reference in references:
+                yield await reference
+            is_over = True
+        except ray.exceptions.RayError as error:
+            is_over = True
+            raise self._translated(error, method) from error
+        finally:
+            if not is_over:
+                # Nobody reads on: the role must not go on generating.
+                ray.cancel(references)
 
     def _translated(self, error: ray.exceptions.RayError, method: str) -> Exception:
         where = {"role": self._role, "worker_id": self._worker_id, "activity": method}
@@ -64,6 +92,10 @@ class RemoteRole:
             if isinstance(error.cause, RlhfError):
                 return error.cause
             return RoleError(f"{self._role} {self._worker_id} failed in {method}: {error.cause!r}", **where)
+        if isinstance(error, ray.exceptions.GetTimeoutError):
+            return RoleTimeout(f"{self._role} {self._worker_id} did not answer {method} in time: {error}", **where)
+        # All else that Ray raises means that the process, its machine or its answer is gone, under unrelated types:
+        # ActorDiedError, ActorUnavailableError, OutOfMemoryError, NodeDiedError, ObjectLostError, OwnerDiedError, ...
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return RoleDied(f"{self._role} {self._worker_id} died during {method}: {reason}", **where)
 
@@ -74,6 +106,9 @@ class RemoteRolloutWorker(RemoteRole):
 
     async def adopt(self, handle: WeightHandle) -> Adopted:
         return await self._call("adopt", handle)
+
+    async def drain(self) -> None:
+        await self._call("drain")
 
 
 class RemoteRewardServer(RemoteRole):
@@ -98,6 +133,9 @@ class RemoteLearnerRank(RemoteRole):
 
     async def publish(self) -> WeightHandle | None:
         return await self._call("publish")
+
+    async def publish_full(self) -> WeightHandle:
+        return await self._call("publish_full")
 
     async def save(self, path: Path, *, with_state: bool) -> None:
         await self._call("save", path, with_state=with_state)

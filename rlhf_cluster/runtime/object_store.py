@@ -10,6 +10,7 @@ import ray.exceptions
 
 from rlhf_cluster.errors import WeightsUnavailable
 from rlhf_cluster.records import WeightHandle, WeightManifest
+from rlhf_cluster.weights.recent import RecentVersions
 
 FETCH_TIMEOUT_S = 300.0
 
@@ -18,11 +19,13 @@ class ObjectStoreTransport:
     """The publishing rank owns the objects; they go when it dies, and a new group publishes again."""
 
     def __init__(self) -> None:
-        self._kept: list[Any] = []
+        self._kept = RecentVersions()
 
-    def publish(self, manifest: WeightManifest, buffer: np.ndarray) -> Any:
+    def publish(
+        self, manifest: WeightManifest, buffer: np.ndarray, *, author: tuple[int, int] = (0, 0), is_delta: bool = False
+    ) -> Any:
         reference = ray.put(buffer)
-        self._kept = [*self._kept[-1:], reference]
+        self._kept.add(reference, version=manifest.version)
         return reference
 
     def fetch(self, handle: WeightHandle) -> np.ndarray:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from functools import cached_property
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +21,13 @@ import ray
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.errors import CannotFit, RoleError
 from rlhf_cluster.runtime.handles import HANDLES, RemoteRole
+from rlhf_cluster.runtime.host import RoleHost
 from rlhf_cluster.runtime.placement import reservations
 from rlhf_cluster.runtime.spec import RoleSpec
 
 START_ATTEMPTS = 3
-
-
-class RoleHost:
-    """What runs in the actor's process: builds the role there and passes calls on to it."""
-
-    def __init__(self, spec: RoleSpec) -> None:
-        self._spec = spec
-
-    @cached_property
-    def role(self) -> Any:
-        """Built by the first call, whose caller gets what it raises as it is: a failing constructor of an actor would
-        look like a death."""
-        return self._spec.build()
-
-    async def call(self, method: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        return await getattr(self.role, method)(*arguments, **options)
-
-    async def stream(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        async for message in getattr(self.role, method)(*arguments):
-            yield message
+ELASTIC_WORKERS = 16
+"""Rollout workers that a private cluster has room for besides those that the job starts with."""
 
 
 class RayRuntime:
@@ -85,6 +68,15 @@ class RayRuntime:
         self._handles.append(handle)
         return handle
 
+    async def placed(self, handle: RemoteRole) -> None:
+        await handle.placed()
+
+    async def pending_reason(self, spec: RoleSpec) -> str:
+        return await asyncio.to_thread(_what_it_waits_for, {"CPU": spec.cpus, "GPU": spec.gpus})
+
+    def starting(self) -> AbstractAsyncContextManager[Any]:
+        return nullcontext()
+
     async def close(self) -> None:
         for handle in self._handles:
             handle.kill()
@@ -110,7 +102,7 @@ def _start_private_cluster(job: JobConfig) -> Path:
         try:
             ray.init(
                 # Bookkeeping: on a laptop the roles take turns, and threads are what the cores really bear.
-                num_cpus=job.ray.num_cpus or max(1, math.ceil(reservations(job)["CPU"])),
+                num_cpus=job.ray.num_cpus or _private_cpus(job),
                 include_dashboard=False,
                 object_store_memory=int(job.ray.object_store_gib * 2**30),
                 log_to_driver=False,
@@ -125,6 +117,31 @@ def _start_private_cluster(job: JobConfig) -> Path:
         else:
             return directory
     raise AssertionError("unreachable")
+
+
+def _private_cpus(job: JobConfig) -> int:
+    """What the job reserves, its spares, and room to scale out."""
+    num_workers = job.rollout.num_workers + job.rollout.spares + ELASTIC_WORKERS
+    if job.autoscale:
+        num_workers = max(num_workers, job.autoscale.max_workers + job.rollout.spares)
+    spares = job.reward_server.spares * job.reward_server.cpus + job.reference.spares * job.reference.cpus
+    if job.learner.spare:
+        spares += job.learner.num_ranks * job.learner.cpus
+    extra_workers = (num_workers - job.rollout.num_workers) * job.rollout.cpus
+    return max(1, math.ceil(reservations(job)["CPU"] + extra_workers + spares))
+
+
+def _what_it_waits_for(wanted: Mapping[str, float]) -> str:
+    """In words, from what the nodes have in all and free. Ray tells of no single actor why it waits."""
+    wanted = {name: amount for name, amount in wanted.items() if amount}
+    asked = " and ".join(f"{amount:g} {name}s" for name, amount in wanted.items())
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+        most = ", ".join(f"{max((node.get(name, 0) for node in nodes), default=0):g} {name}s" for name in wanted)
+        return f"wants {asked}; the cluster has no node with so many, the largest has {most}"
+    in_all, free = ray.cluster_resources(), ray.available_resources()
+    has = ", ".join(f"{in_all.get(name, 0):g} {name}s in all and {free.get(name, 0):g} {name}s free" for name in wanted)
+    return f"wants {asked}; the cluster has {has}" if wanted else "its process is starting"
 
 
 def _refuse_what_never_fits(job: JobConfig, resources: Mapping[str, float]) -> None:

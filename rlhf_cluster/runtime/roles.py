@@ -1,125 +1,134 @@
-"""The open roles of a job, and the interface of a runtime that opens them."""
+"""The open roles of a job: a pool for each kind of replica, and the place of the learner group."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.learner.group import LearnerGroup
-from rlhf_cluster.runtime import ray_environment
-from rlhf_cluster.runtime.bounds import within
-from rlhf_cluster.runtime.spec import RoleSpec, open_transport, role_specs
-
-if TYPE_CHECKING:
-    from rlhf_cluster.roles import ReferenceScorer, RewardServer, RolloutWorker
+from rlhf_cluster.flow.restarts import RestartBudget
+from rlhf_cluster.records.events import WorkerChanged
+from rlhf_cluster.runtime.base import Runtime
+from rlhf_cluster.runtime.learner_host import LearnerHost
+from rlhf_cluster.runtime.pool import Pool, PoolBounds, PoolClock
+from rlhf_cluster.runtime.spec import RoleSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Roles:
-    """Handles of everything that was started; locally a handle is the object itself."""
+    """Everything the driver talks to."""
 
-    rollout_workers: dict[str, RolloutWorker]
-    reward_servers: dict[str, RewardServer]
-    reference_scorers: dict[str, ReferenceScorer]
-    learner: LearnerGroup
+    rollout: Pool
+    reward: Pool | None
+    """None for a job without rewards."""
+    reference: Pool | None
+    """None where the algorithm needs no reference."""
+    learner: LearnerHost
 
-    @classmethod
-    def of(cls, specs: Sequence[RoleSpec], handles: Mapping[str, Any]) -> Roles:
-        def named(role: str) -> dict[str, Any]:
-            return {spec.worker_id: handles[spec.worker_id] for spec in specs if spec.role == role}
+    @property
+    def pools(self) -> dict[str, Pool]:
+        """By the name that `rlhf scale` takes."""
+        named = {"rollout": self.rollout, "reward": self.reward, "reference": self.reference}
+        return {name: pool for name, pool in named.items() if pool is not None}
 
-        return cls(
-            rollout_workers=named("rollout worker"),
-            reward_servers=named("reward server"),
-            reference_scorers=named("reference scorer"),
-            learner=LearnerGroup(list(named("learner").values())),
-        )
+    async def start(self, *, one_process: bool) -> None:
+        """Bring up everything; what fails first is raised as it is."""
+        starts: list[Callable[[], Any]] = [*(pool.start for pool in self.pools.values()), self.learner.start]
+        if one_process:
+            # Loading a model switches torch's default dtype and device for the whole process while it lasts.
+            for start in starts:
+                await start()
+            return
+        try:
+            async with asyncio.TaskGroup() as together:
+                for start in starts:
+                    together.create_task(start())
+        except BaseExceptionGroup as group:
+            # The others were cancelled because of the first: one clear message beats a tree of them.
+            raise group.exceptions[0] from None
+
+    async def aclose(self) -> None:
+        """Close everything, whatever of it had been started."""
+        closing = [*(pool.aclose() for pool in self.pools.values()), self.learner.aclose()]
+        await asyncio.gather(*closing, return_exceptions=True)
 
 
-class Runtime(Protocol):
-    """Where roles run."""
+class Specs(Protocol):
+    """What to open for each replica; by number, which is never used twice."""
 
-    one_process: bool
-    """Whether roles share a process; then they start one after another."""
+    def rollout(self, number: int) -> RoleSpec: ...
 
-    async def open(self, spec: RoleSpec) -> Any:
-        """Build the role somewhere and return its handle; the role may still be loading its model."""
+    def reward(self, number: int) -> RoleSpec: ...
+
+    def reference(self, number: int) -> RoleSpec: ...
+
+    def learner(self, incarnation: int) -> list[RoleSpec]:
+        """Every rank of one group."""
         ...
-
-    async def close(self) -> None:
-        """End what the runtime itself started. Roles are closed before."""
-        ...
-
-
-@asynccontextmanager
-async def open_runtime(job: JobConfig) -> AsyncGenerator[Runtime]:
-    """The runtime that `runtime` names."""
-    if job.runtime == "local":
-        from rlhf_cluster.runtime.local import LocalRuntime
-
-        runtime: Runtime = LocalRuntime()
-    else:
-        ray_environment.prepare(private=job.ray.address is None)
-        from rlhf_cluster.runtime.ray import RayRuntime
-
-        runtime = await RayRuntime.start(job)
-    try:
-        yield runtime
-    finally:
-        await runtime.close()
 
 
 @asynccontextmanager
 async def open_roles(
-    runtime: Runtime, job: JobConfig, *, job_dir: Path, probe_token_ids: np.ndarray
+    runtime: Runtime,
+    job: JobConfig,
+    specs: Specs,
+    *,
+    clock: PoolClock,
+    emit: Callable[[WorkerChanged], None] = lambda event: None,
 ) -> AsyncGenerator[Roles]:
     """Start every role the job needs, and close them at the end whatever happened in between."""
-    specs = role_specs(job, transport=open_transport(job, job_dir=job_dir), probe_token_ids=probe_token_ids)
-    handles: dict[str, Any] = {}
+    roles = make_roles(runtime, job, specs, clock=clock, emit=emit)
     try:
-        for spec in specs:
-            handles[spec.worker_id] = await runtime.open(spec)
-        roles = Roles.of(specs, handles)
-        await start_roles(runtime, specs, handles, roles, bound_s=job.limits.start_s)
+        await roles.start(one_process=runtime.one_process)
         yield roles
     finally:
-        await asyncio.gather(
-            *(_close(spec, handles[spec.worker_id], bound_s=job.limits.close_s) for spec in specs[: len(handles)]),
-            return_exceptions=True,
+        await roles.aclose()
+
+
+def make_roles(
+    runtime: Runtime, job: JobConfig, specs: Specs, *, clock: PoolClock, emit: Callable[[WorkerChanged], None]
+) -> Roles:
+    """The roles of a job, not yet started."""
+
+    def pool(role: str, make: Callable[[int], RoleSpec], settings: Any, *, adopts: bool = False) -> Pool:
+        return Pool(
+            role,
+            make,
+            runtime,
+            size=settings.num_workers,
+            spares=settings.spares,
+            adopts=adopts,
+            budget=_budget(job),
+            bounds=PoolBounds(start_s=job.limits.start_s, close_s=job.limits.close_s),
+            clock=clock,
+            emit=emit,
         )
 
-
-async def start_roles(
-    runtime: Runtime, specs: list[RoleSpec], handles: dict[str, Any], roles: Roles, *, bound_s: float
-) -> None:
-    """Bring up every role; the ranks of the learner start together, as one."""
-    startable = [(spec.role, spec.worker_id, handles[spec.worker_id]) for spec in specs if spec.role != "learner"]
-    startable.append(("learner", "learner-0", roles.learner))
-
-    # A function, so that a start which never gets its turn leaves no coroutine behind.
-    async def start_one(role: str, worker_id: str, handle: Any) -> None:
-        await within(bound_s, handle.start(), role=role, worker_id=worker_id, activity="starting")
-
-    if runtime.one_process:
-        # Loading a model switches torch's default dtype and device for the whole process while it lasts.
-        for one in startable:
-            await start_one(*one)
-        return
-    try:
-        async with asyncio.TaskGroup() as together:
-            for one in startable:
-                together.create_task(start_one(*one))
-    except BaseExceptionGroup as group:
-        # The others were cancelled because of the first: one clear message beats a tree of them.
-        raise group.exceptions[0] from None
+    needs_reference = "reference" in job.algorithm.needs
+    return Roles(
+        rollout=pool("rollout worker", specs.rollout, job.rollout, adopts=True),
+        reward=pool("reward server", specs.reward, job.reward_server) if job.rewards else None,
+        reference=pool("reference scorer", specs.reference, job.reference) if needs_reference else None,
+        learner=LearnerHost(
+            runtime,
+            make_specs=specs.learner,
+            spare=job.learner.spare,
+            budget=_budget(job),
+            start_s=job.limits.start_s,
+            close_s=job.limits.close_s,
+            monotonic=clock.monotonic,
+        ),
+    )
 
 
-async def _close(spec: RoleSpec, handle: Any, *, bound_s: float) -> None:
-    await within(bound_s, handle.close(), role=spec.role, worker_id=spec.worker_id, activity="closing")
+def _budget(job: JobConfig) -> RestartBudget:
+    recovery = job.recovery
+    return RestartBudget(
+        max_restarts=recovery.max_restarts,
+        window_s=recovery.window_s,
+        backoff_s=recovery.backoff_s,
+        max_backoff_s=recovery.max_backoff_s,
+    )

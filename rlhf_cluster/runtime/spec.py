@@ -34,82 +34,102 @@ class RoleSpec:
     gpus: float
     environment: Mapping[str, str] = field(default_factory=dict)
     """Must be set before the role's process imports torch or vllm."""
+    log_dir: Path | None = None
+    """Where a role in a process of its own writes what it prints, as `<worker_id>.log`; None leaves it to Ray."""
 
     def build(self) -> Any:
         return resolve_name(self.factory)(**self.arguments)
 
 
-def role_specs(job: JobConfig, *, transport: WeightTransport, probe_token_ids: np.ndarray) -> list[RoleSpec]:
-    """Every replica that the job needs; reward servers and reference scorers only where the algorithm needs them."""
-    specs = [rollout_spec(job, number=n, transport=transport) for n in range(job.rollout.num_workers)]
-    if job.rewards:
-        specs += [reward_spec(job, number=n) for n in range(job.reward_server.num_workers)]
-    if "reference" in job.algorithm.needs:
-        specs += [reference_spec(job, number=n) for n in range(job.reference.num_workers)]
-    for rank in range(job.learner.num_ranks):
-        specs.append(learner_spec(job, rank=rank, transport=transport, probe_token_ids=probe_token_ids))
-    return specs
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpecs:
+    """The specifications of a job's roles; an attempt of the job has its own, because its epoch is in them."""
+
+    job: JobConfig
+    epoch: int
+    transport: WeightTransport
+    probe_token_ids: np.ndarray
+    log_dir: Path | None
+
+    def rollout(self, number: int) -> RoleSpec:
+        job, settings, engine = self.job, self.job.rollout, self.job.rollout.engine
+        if getattr(engine, "dtype", None) == "auto":
+            engine = engine.model_copy(update={"dtype": job.serving_dtype})
+        worker_id = f"rollout-{number}"
+        return RoleSpec(
+            role="rollout worker",
+            worker_id=worker_id,
+            factory="rlhf_cluster.rollout.worker:RolloutWorker",
+            arguments={
+                "engine_settings": engine,
+                "model_path": resolve(job.model),
+                "worker_id": worker_id,
+                "transport": self.transport,
+                "threads": settings.threads,
+            },
+            cpus=settings.cpus,
+            gpus=settings.gpus,
+            environment=threads_environment(settings.threads) | settings.environment,
+            log_dir=self.log_dir,
+        )
+
+    def reward(self, number: int) -> RoleSpec:
+        settings = self.job.reward_server
+        worker_id = f"reward-{number}"
+        return RoleSpec(
+            role="reward server",
+            worker_id=worker_id,
+            factory="rlhf_cluster.rewards.server:RewardServer",
+            arguments={"rewards": self.job.rewards, "settings": settings, "worker_id": worker_id},
+            cpus=settings.cpus,
+            gpus=settings.gpus,
+            environment=threads_environment(1),
+            log_dir=self.log_dir,
+        )
+
+    def reference(self, number: int) -> RoleSpec:
+        settings = self.job.reference
+        worker_id = f"reference-{number}"
+        return RoleSpec(
+            role="reference scorer",
+            worker_id=worker_id,
+            factory="rlhf_cluster.reference.scorer:ReferenceScorer",
+            arguments={
+                "settings": settings,
+                "model_path": resolve(settings.model or self.job.model),
+                "temperature": self.job.rollout.temperature,
+                "worker_id": worker_id,
+            },
+            cpus=settings.cpus,
+            gpus=settings.gpus,
+            environment=threads_environment(settings.threads),
+            log_dir=self.log_dir,
+        )
+
+    def learner(self, incarnation: int) -> list[RoleSpec]:
+        """Every rank of one learner group; `incarnation` counts the groups of this driver from 0."""
+        settings = self.job.learner
+        spec = learner_spec(self.job, probe_token_ids=self.probe_token_ids, author=(self.epoch, incarnation))
+        again = f".{incarnation}" if incarnation else ""
+        return [
+            RoleSpec(
+                role="learner",
+                worker_id=f"learner-{rank}{again}",
+                factory="rlhf_cluster.learner.role:LearnerRole",
+                arguments={"spec": spec, "rank": rank, "num_ranks": settings.num_ranks, "transport": self.transport},
+                cpus=settings.cpus,
+                gpus=settings.gpus,
+                environment=threads_environment(settings.threads),
+                log_dir=self.log_dir,
+            )
+            for rank in range(settings.num_ranks)
+        ]
 
 
-def rollout_spec(job: JobConfig, *, number: int, transport: WeightTransport) -> RoleSpec:
-    settings, engine = job.rollout, job.rollout.engine
-    if getattr(engine, "dtype", None) == "auto":
-        engine = engine.model_copy(update={"dtype": job.serving_dtype})
-    worker_id = f"rollout-{number}"
-    return RoleSpec(
-        role="rollout worker",
-        worker_id=worker_id,
-        factory="rlhf_cluster.rollout.worker:RolloutWorker",
-        arguments={
-            "engine_settings": engine,
-            "model_path": resolve(job.model),
-            "worker_id": worker_id,
-            "transport": transport,
-            "threads": settings.threads,
-        },
-        cpus=settings.cpus,
-        gpus=settings.gpus,
-        environment=threads_environment(settings.threads) | settings.environment,
-    )
-
-
-def reward_spec(job: JobConfig, *, number: int) -> RoleSpec:
-    settings = job.reward_server
-    worker_id = f"reward-{number}"
-    return RoleSpec(
-        role="reward server",
-        worker_id=worker_id,
-        factory="rlhf_cluster.rewards.server:RewardServer",
-        arguments={"rewards": job.rewards, "settings": settings, "worker_id": worker_id},
-        cpus=settings.cpus,
-        gpus=settings.gpus,
-        environment=threads_environment(1),
-    )
-
-
-def reference_spec(job: JobConfig, *, number: int) -> RoleSpec:
-    settings = job.reference
-    worker_id = f"reference-{number}"
-    return RoleSpec(
-        role="reference scorer",
-        worker_id=worker_id,
-        factory="rlhf_cluster.reference.scorer:ReferenceScorer",
-        arguments={
-            "settings": settings,
-            "model_path": resolve(settings.model or job.model),
-            "temperature": job.rollout.temperature,
-            "worker_id": worker_id,
-        },
-        cpus=settings.cpus,
-        gpus=settings.gpus,
-        environment=threads_environment(settings.threads),
-    )
-
-
-def learner_spec(job: JobConfig, *, rank: int, transport: WeightTransport, probe_token_ids: np.ndarray) -> RoleSpec:
-    settings = job.learner
-    spec = LearnerSpec(
-        settings=settings,
+def learner_spec(job: JobConfig, *, probe_token_ids: np.ndarray, author: tuple[int, int] = (0, 0)) -> LearnerSpec:
+    """What all ranks of a group know."""
+    return LearnerSpec(
+        settings=job.learner,
         model_path=resolve(job.model),
         temperature=job.rollout.temperature,
         num_steps=job.train.num_steps,
@@ -117,15 +137,8 @@ def learner_spec(job: JobConfig, *, rank: int, transport: WeightTransport, probe
         serving_dtype=job.serving_dtype,
         probe_token_ids=probe_token_ids,
         probe_tolerance=job.probe_tolerance,
-    )
-    return RoleSpec(
-        role="learner",
-        worker_id=f"learner-{rank}",
-        factory="rlhf_cluster.learner.role:LearnerRole",
-        arguments={"spec": spec, "rank": rank, "num_ranks": settings.num_ranks, "transport": transport},
-        cpus=settings.cpus,
-        gpus=settings.gpus,
-        environment=threads_environment(settings.threads),
+        full_every=job.weights.full_every,
+        author=author,
     )
 
 

@@ -5,17 +5,21 @@ from rlhf_cluster.testing.groups import make_group
 from rlhf_cluster.testing.jobs import make_job
 from rlhf_cluster.testing.models import save_tiny_model
 from rlhf_cluster.testing.roles import (
+    BareSpecs,
     FakeLearnerRank,
     FakeRewardServer,
+    GivenRuntime,
     fake_roles,
     rewards_that_differ,
     scripted_worker,
 )
 
 __all__ = [
+    "BareSpecs",
     "FakeClock",
     "FakeLearnerRank",
     "FakeRewardServer",
+    "GivenRuntime",
     "fake_roles",
     "make_group",
     "make_job",

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from rlhf_cluster.errors import ConfigError
-from rlhf_cluster.learner.group import LearnerGroup
+from rlhf_cluster.errors import ConfigError, RoleDied
 from rlhf_cluster.records import Batch, LogitProbe, RolloutGroup, StepReport, WeightHandle, WorkerStatus
 from rlhf_cluster.rewards.sample import Outcome
 from rlhf_cluster.rewards.server import with_rewards
 from rlhf_cluster.rollout.engines.scripted import ScriptedEngine
 from rlhf_cluster.rollout.worker import RolloutWorker
-from rlhf_cluster.runtime.roles import Roles
+from rlhf_cluster.runtime.spec import RoleSpec
 from rlhf_cluster.weights.memory import MemoryTransport
 
 Judge = Callable[[RolloutGroup], Sequence[Outcome]]
@@ -116,18 +118,76 @@ class FakeLearnerRank:
         self.calls.append("close")
 
 
+class GivenRuntime:
+    """Implements `runtime.base.Runtime` over roles that a test has made; what else is wanted, `replace` makes."""
+
+    one_process = False
+
+    def __init__(self, roles: Mapping[str, Any], replace: Callable[[RoleSpec], Any] | None = None) -> None:
+        self.roles = dict(roles)
+        """By worker id, those that `replace` made included."""
+        self._replace = replace
+
+    async def open(self, spec: RoleSpec) -> Any:
+        if spec.worker_id not in self.roles:
+            if self._replace is None:
+                raise RoleDied(f"{spec.worker_id} was not given", role=spec.role, worker_id=spec.worker_id)
+            self.roles[spec.worker_id] = self._replace(spec)
+        return self.roles[spec.worker_id]
+
+    async def placed(self, handle: Any) -> None:
+        pass
+
+    async def pending_reason(self, spec: RoleSpec) -> str:
+        return ""
+
+    def starting(self) -> AbstractAsyncContextManager[Any]:
+        return nullcontext()
+
+    async def close(self) -> None:
+        pass
+
+
 def fake_roles(
     *workers: Any,
     reward: FakeRewardServer | None = None,
     rank: FakeLearnerRank | None = None,
     reference_scorers: Mapping[str, Any] | None = None,
-) -> Roles:
-    """An open set of roles; without `workers`, one scripted worker."""
+    replace: Callable[[RoleSpec], Any] | None = None,
+) -> GivenRuntime:
+    """A runtime that holds these roles; without `workers`, one scripted worker."""
     workers = workers or (scripted_worker(),)
     reward = reward or FakeRewardServer()
-    return Roles(
-        rollout_workers={worker.worker_id: worker for worker in workers},
-        reward_servers={reward.worker_id: reward},
-        reference_scorers=dict(reference_scorers or {}),
-        learner=LearnerGroup([rank or FakeLearnerRank()]),  # type: ignore[list-item]
-    )
+    given = {worker.worker_id: worker for worker in workers}
+    given |= {reward.worker_id: reward, **(reference_scorers or {}), "learner-0": rank or FakeLearnerRank()}
+    return GivenRuntime(given, replace)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BareSpecs:
+    """Implements `runtime.roles.Specs` for roles that are given or simulated: names and hardly anything else."""
+
+    num_ranks: int = 1
+    full_every: int = 1
+    epoch: int = 1
+    transport: MemoryTransport = field(default_factory=MemoryTransport)
+
+    def rollout(self, number: int) -> RoleSpec:
+        return self._spec("rollout worker", f"rollout-{number}", transport=self.transport)
+
+    def reward(self, number: int) -> RoleSpec:
+        return self._spec("reward server", f"reward-{number}")
+
+    def reference(self, number: int) -> RoleSpec:
+        return self._spec("reference scorer", f"reference-{number}")
+
+    def learner(self, incarnation: int) -> list[RoleSpec]:
+        again = f".{incarnation}" if incarnation else ""
+        told = SimpleNamespace(full_every=self.full_every, author=(self.epoch, incarnation))
+        return [
+            self._spec("learner", f"learner-{rank}{again}", rank=rank, spec=told, transport=self.transport)
+            for rank in range(self.num_ranks)
+        ]
+
+    def _spec(self, role: str, worker_id: str, **arguments: Any) -> RoleSpec:
+        return RoleSpec(role=role, worker_id=worker_id, factory="", arguments=arguments, cpus=0, gpus=0)

@@ -10,8 +10,7 @@ import numpy as np
 
 from rlhf_cluster.errors import WeightsUnavailable
 from rlhf_cluster.records import WeightHandle, WeightManifest
-
-KEPT_VERSIONS = 2
+from rlhf_cluster.weights.recent import RecentVersions
 
 
 class FilesystemTransport:
@@ -19,20 +18,24 @@ class FilesystemTransport:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._published: list[Path] = []
+        self._published = RecentVersions()
 
-    def publish(self, manifest: WeightManifest, buffer: np.ndarray) -> Any:
+    def publish(
+        self, manifest: WeightManifest, buffer: np.ndarray, *, author: tuple[int, int] = (0, 0), is_delta: bool = False
+    ) -> Any:
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"version-{manifest.version:08d}.weights"
-        aside = path.with_suffix(".partial")
+        epoch, incarnation = author
+        kind = "delta" if is_delta else "weights"
+        # The author's name keeps a learner that was replaced, and does not know it, away from its successor's files.
+        path = self.directory / f"version-{manifest.version:08d}-by-{epoch}-{incarnation}.{kind}"
+        aside = path.with_name(f"{path.name}.partial")
         with aside.open("wb") as file:
             file.write(buffer.data)
             file.flush()
             os.fsync(file.fileno())
         aside.rename(path)
-        self._published = [*(p for p in self._published if p != path), path]
-        while len(self._published) > KEPT_VERSIONS:
-            self._published.pop(0).unlink(missing_ok=True)
+        for expired in self._published.add(path, version=manifest.version):
+            expired.unlink(missing_ok=True)
         return str(path)
 
     def fetch(self, handle: WeightHandle) -> np.ndarray:
@@ -43,5 +46,5 @@ class FilesystemTransport:
 
     def close(self) -> None:
         """Remove what this side published; a side that only fetched has nothing to remove."""
-        while self._published:
-            self._published.pop().unlink(missing_ok=True)
+        for path in self._published.clear():
+            path.unlink(missing_ok=True)

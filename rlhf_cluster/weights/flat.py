@@ -7,6 +7,7 @@ enough to hash every byte of every version; they guard against torn, mixed and m
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -87,6 +88,19 @@ def check_shapes(manifest: WeightManifest, expected: dict[str, tuple[int, ...]])
             )
     if extra := sorted(offered.keys() - expected.keys()):
         raise ManifestMismatch(f"weights version {manifest.version} have {extra[0]}, unknown to this worker's model")
+
+
+def changed_ranges(before: WeightManifest, after: WeightManifest) -> list[tuple[int, int]] | None:
+    """(first byte, number of bytes) of every tensor that differs; None where the two are not laid out alike."""
+    if len(before.tensors) != len(after.tensors):
+        return None
+    changed = []
+    for old, new in zip(before.tensors, after.tensors, strict=True):
+        if replace(old, digest=new.digest) != new:
+            return None
+        if old.digest != new.digest:
+            changed.append((new.offset, new.num_bytes))
+    return changed
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:

@@ -13,7 +13,9 @@ from rlhf_cluster.records import WeightHandle, WeightManifest
 class MemoryTransport:
     """For the local runtime, where learner and workers share an address space. The handle keeps its version alive."""
 
-    def publish(self, manifest: WeightManifest, buffer: np.ndarray) -> Any:
+    def publish(
+        self, manifest: WeightManifest, buffer: np.ndarray, *, author: tuple[int, int] = (0, 0), is_delta: bool = False
+    ) -> Any:
         read_only = buffer.view()
         read_only.setflags(write=False)
         return read_only

@@ -41,7 +41,15 @@ def test_every_option_is_documented_and_has_help_or_speaks_for_itself(verb, comm
 
 
 @pytest.mark.parametrize(
-    "code", [failure.DONE, failure.JOB_FAILED, failure.USAGE, failure.NOT_FOUND, failure.INTERRUPTED]
+    "code",
+    [
+        failure.DONE,
+        failure.JOB_FAILED,
+        failure.USAGE,
+        failure.NOT_FOUND,
+        failure.UNAVAILABLE,
+        failure.INTERRUPTED,
+    ],
 )
 def test_every_exit_code_is_documented(code):
     assert f"| {code} |" in PAGE

@@ -52,6 +52,9 @@ def train(model_path: Path, *, rank: int, num_ranks: int, meeting_point: str | N
         role = LearnerRole(spec, rank=rank, num_ranks=num_ranks, transport=transport)
         await role.start(meeting_point)
         reports = [await role.update(GRPO(), batch(step)) for step in range(NUM_STEPS)]
+        # Each rank counts its share as it goes, and at the end of a step all of it.
+        assert (await role.status()).tokens_total == sum(batch(step).num_tokens for step in range(NUM_STEPS))
+        await role.save(saved_by(model_path, num_ranks=num_ranks), with_state=True)
         handle = await role.publish()
         weights = {name: tensor.numpy().copy() for name, tensor in _weights(handle, transport)} if handle else {}
         await role.close()
@@ -64,6 +67,12 @@ def _weights(handle, transport):
     from rlhf_cluster.weights.flat import unflatten
 
     return unflatten(handle.manifest, transport.fetch(handle))
+
+
+def saved_by(model_path: Path, *, num_ranks: int) -> Path:
+    path = model_path / f"saved-{num_ranks}"
+    path.mkdir(exist_ok=True)
+    return path
 
 
 def second_rank(model_path: Path, meeting_point: str) -> None:
@@ -88,3 +97,5 @@ def test_two_ranks_train_as_one_does(tmp_path):
             assert two.metrics[name] == pytest.approx(one.metrics[name], rel=1e-5, abs=1e-6), name
     for name, tensor in alone_weights.items():
         np.testing.assert_allclose(together_weights[name], tensor, atol=2e-6)
+    files = [{file.name for file in saved_by(model_path, num_ranks=num_ranks).iterdir()} for num_ranks in (1, 2)]
+    assert files[1] - files[0] == {"generators_rank-1.pt"}

@@ -1,8 +1,9 @@
 """The fallback rollout engine: a Hugging Face model, batched, with a key-value cache; a step is one token of every row.
 
 Slower than vLLM and needs nothing but torch and transformers. Requests run in batches, oldest first; the shared prompt
-of a group goes through the model once; rows that ended leave the batch. Each completion has its own random stream, so
-what it draws depends on its batch only as far as floating-point rounding does.
+of a group goes through the model once; rows that ended leave the batch. Each completion has its own random stream, one
+number a token, so what it draws depends on its batch, and on the engine that began it, only as far as floating-point
+rounding does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import Field
 from rlhf_cluster.errors import ManifestMismatch
 from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.records import RolloutGroup, RolloutRequest, Sampling
+from rlhf_cluster.records.rollout import UNFINISHED
 from rlhf_cluster.rollout.engines.checkpoint import (
     Precision,
     end_of_sequence_ids,
@@ -26,7 +28,13 @@ from rlhf_cluster.rollout.engines.checkpoint import (
     resolve_context,
     resolve_dtype,
 )
-from rlhf_cluster.rollout.engines.request import Completion, assemble, room_for_new_tokens, stream_seed
+from rlhf_cluster.rollout.engines.request import (
+    Completion,
+    assemble,
+    begun_completions,
+    room_for_new_tokens,
+    stream_seed,
+)
 from rlhf_cluster.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,18 +77,33 @@ class TransformersEngine(Settings):
 
 @dataclass(slots=True, kw_only=True)
 class _Row:
-    """One completion being sampled."""
+    """One completion being sampled: its new tokens, after those that it came with."""
 
     request: RolloutRequest
+    begun: Completion
     max_new_tokens: int
     rng: np.random.Generator
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
-    finish_reason: str = ""
+    finish_reason: str = UNFINISHED
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finish_reason != UNFINISHED
 
     def sequence(self) -> list[int]:
-        return [*self.request.prompt.token_ids.tolist(), *self.token_ids]
+        return [*self.request.prompt.token_ids.tolist(), *map(int, self.begun.token_ids), *self.token_ids]
+
+    def completion(self) -> Completion:
+        return self.begun.then(
+            Completion(
+                token_ids=self.token_ids,
+                logprobs=self.logprobs,
+                versions=self.versions,
+                finish_reason=self.finish_reason,
+            )
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,13 +145,12 @@ class RunningTransformers:
 
     def submit(self, request: RolloutRequest) -> None:
         max_new_tokens = room_for_new_tokens(request, max_context=self.max_context)
-        first_seed = stream_seed(request.seed)
-        self._queue.append(
-            [
-                _Row(request=request, max_new_tokens=max_new_tokens, rng=np.random.default_rng(first_seed + index))
-                for index in range(request.num_completions)
-            ]
-        )
+        begun = begun_completions(request, max_new_tokens=max_new_tokens)
+        rows = [_new_row(request, index, begun[index], max_new_tokens=max_new_tokens) for index in range(len(begun))]
+        if all(row.is_finished for row in rows):
+            self._groups[request.request_id] = rows
+        else:
+            self._queue.append(rows)
 
     def step(self) -> list[RolloutGroup]:
         """One more token for every row of the batch; a new batch is made up when the last one has ended."""
@@ -137,7 +159,7 @@ class RunningTransformers:
         if not self._rows:
             self._start_batch()
         if not self._rows:
-            return []
+            return self._finished_groups()
         with torch.inference_mode():
             logits_BV = self._prefill() if self._cache is None else self._decode(self._cache)
             for row, token, logprob in zip(self._rows, *self._sample(logits_BV), strict=True):
@@ -149,7 +171,7 @@ class RunningTransformers:
         while self._queue and len(self._rows) + len(self._queue[0]) <= max(self._batch_size, len(self._queue[0])):
             group = self._queue.popleft()
             self._groups[group[0].request.request_id] = group
-            self._rows.extend(group)
+            self._rows.extend(row for row in group if not row.is_finished)
         self._cache = None
 
     def _prefill(self) -> torch.Tensor:
@@ -220,7 +242,7 @@ class RunningTransformers:
     def _drop_ended_rows(self) -> None:
         import torch
 
-        kept = [index for index, row in enumerate(self._rows) if not row.finish_reason]
+        kept = [index for index, row in enumerate(self._rows) if not row.is_finished]
         if len(kept) == len(self._rows):
             return
         self._rows = [self._rows[index] for index in kept]
@@ -230,7 +252,7 @@ class RunningTransformers:
             self._cache.mask_BT = self._cache.mask_BT[indices]
 
     def _finished_groups(self) -> list[RolloutGroup]:
-        done = [key for key, rows in self._groups.items() if all(row.finish_reason for row in rows)]
+        done = [key for key, rows in self._groups.items() if all(row.is_finished for row in rows)]
         return [_group(self._groups.pop(key)) for key in done]
 
     def num_in_flight(self) -> int:
@@ -238,6 +260,9 @@ class RunningTransformers:
 
     def tokens_generated(self) -> int:
         return self._num_tokens
+
+    def tokens_in_flight(self) -> int:
+        return sum(len(row.token_ids) for rows in self._groups.values() for row in rows)
 
     def abort(self, request_ids: Collection[int]) -> None:
         self._queue = deque(rows for rows in self._queue if rows[0].request.request_id not in request_ids)
@@ -254,17 +279,23 @@ class RunningTransformers:
         self._rows = []
         self._cache = None
 
+    def hand_over(self) -> list[RolloutGroup]:
+        groups = [_group(rows) for rows in [*self._groups.values(), *self._queue]]
+        self.abort_all()
+        return groups
+
+    def names_to_load(self, changed: Collection[str]) -> Collection[str]:
+        return changed
+
     def load_weights(self, version: int, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         import torch
 
-        missing = dict(self._model.named_parameters())
+        parameters = dict(self._model.named_parameters())
         with torch.no_grad():
             for name, tensor in tensors:
-                if name not in missing:
+                if name not in parameters:
                     raise ManifestMismatch(f"weights version {version} have {name}, unknown to this engine's model")
-                missing.pop(name).copy_(tensor)
-        if missing:
-            raise ManifestMismatch(f"weights version {version} lack {min(missing)}, which this engine's model has")
+                parameters[name].copy_(tensor)
         self._cache = None
         self._version = version
 
@@ -303,13 +334,17 @@ def _distribution(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return logits_V.log_softmax(-1)
 
 
-def _group(rows: list[_Row]) -> RolloutGroup:
-    return assemble(
-        rows[0].request,
-        [
-            Completion(
-                token_ids=row.token_ids, logprobs=row.logprobs, versions=row.versions, finish_reason=row.finish_reason
-            )
-            for row in rows
-        ],
+def _new_row(request: RolloutRequest, index: int, begun: Completion, *, max_new_tokens: int) -> _Row:
+    rng = np.random.default_rng(stream_seed(request.seed) + index)
+    rng.random(begun.num_tokens)  # Used up by the tokens that it came with.
+    return _Row(
+        request=request,
+        begun=begun,
+        max_new_tokens=max_new_tokens - begun.num_tokens,
+        rng=rng,
+        finish_reason=begun.finish_reason,
     )
+
+
+def _group(rows: list[_Row]) -> RolloutGroup:
+    return assemble(rows[0].request, [row.completion() for row in rows])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.records import RolloutGroup, RolloutRequest
+from rlhf_cluster.records.rollout import UNFINISHED
 from rlhf_cluster.rollout.engines.checkpoint import (
     Precision,
     end_of_sequence_ids,
@@ -23,12 +25,22 @@ from rlhf_cluster.rollout.engines.checkpoint import (
     resolve_context,
     resolve_dtype,
 )
-from rlhf_cluster.rollout.engines.request import Completion, assemble, room_for_new_tokens, stream_seed
+from rlhf_cluster.rollout.engines.request import (
+    Completion,
+    assemble,
+    begun_completions,
+    room_for_new_tokens,
+    stream_seed,
+)
 from rlhf_cluster.settings import Settings
 
 if TYPE_CHECKING:
     import torch
-    from vllm import LLMEngine, RequestOutput
+    from vllm import LLMEngine, SamplingParams
+    from vllm.outputs import CompletionOutput
+    from vllm.v1.engine.output_processor import RequestState
+
+    from rlhf_cluster.rollout.engines.vllm_weights import PublishedColumns
 
 PROBE_PRIORITY, ROLLOUT_PRIORITY = 0, 1
 """vLLM runs the lower number first, so a probe never waits for room behind long completions."""
@@ -125,6 +137,36 @@ class VllmEngine(Settings):
         }
 
 
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """A request in flight. Each unfinished completion is a request of its own to vLLM."""
+
+    request: RolloutRequest
+    completions: list[Completion]
+    """[G], without the tokens that vLLM still keeps to itself."""
+    running: dict[int, RequestState] = field(default_factory=dict)
+    """What vLLM keeps of the completions that it is sampling, by index."""
+    num_ended_tokens: int = 0
+    """Generated here in completions that have ended."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Generated here so far."""
+        return self.num_ended_tokens + sum(_num_tokens(state) for state in self.running.values())
+
+    def end(self, index: int, output: CompletionOutput, *, finish_reason: str) -> None:
+        del self.running[index]
+        self.num_ended_tokens += len(output.token_ids)
+        self.completions[index] = self.completions[index].then(
+            Completion(
+                token_ids=output.token_ids,
+                logprobs=cast(Any, output.logprobs).logprobs,
+                versions=_versions_of_tokens(output),
+                finish_reason=finish_reason,
+            )
+        )
+
+
 class RunningVllm:
     """The open engine; see `Engine`.
 
@@ -146,27 +188,44 @@ class RunningVllm:
         self._llm: Any = llm
         self._eos_ids = list(eos_ids)
         self._shapes = shapes
-        self._requests: dict[str, RolloutRequest] = {}
-        self._outputs: list[RequestOutput] = []
-        self._num_returned_tokens = 0
+        self._groups: dict[int, _Group] = {}
+        self._num_past_tokens = 0
         self._num_probes = 0
+        self._published: PublishedColumns | None = None
 
     def expected_shapes(self) -> Mapping[str, tuple[int, ...]]:
         return self._shapes
 
     def submit(self, request: RolloutRequest) -> None:
-        from vllm import SamplingParams
         from vllm.inputs import tokens_input
+
+        max_new_tokens = room_for_new_tokens(request, max_context=self.max_context)
+        completions = begun_completions(request, max_new_tokens=max_new_tokens)
+        group = self._groups[request.request_id] = _Group(request=request, completions=completions)
+        for index, begun in enumerate(completions):
+            if begun.is_finished:
+                continue
+            name = self._llm.add_request(
+                f"{request.request_id}.{index}",
+                tokens_input([*request.prompt.token_ids.tolist(), *map(int, begun.token_ids)]),
+                self._parameters(request, index, begun, max_new_tokens=max_new_tokens),
+                priority=ROLLOUT_PRIORITY,
+            )
+            group.running[index] = self._llm.output_processor.request_states[name]
+
+    def _parameters(
+        self, request: RolloutRequest, index: int, begun: Completion, *, max_new_tokens: int
+    ) -> SamplingParams:
+        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         sampling = request.sampling
-        parameters = SamplingParams(
-            n=request.num_completions,
-            max_tokens=room_for_new_tokens(request, max_context=self.max_context),
+        return SamplingParams(
+            max_tokens=max_new_tokens - begun.num_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
-            seed=stream_seed(request.seed),
+            seed=stream_seed(request.seed, num_begun=begun.num_tokens) + index,
             ignore_eos=sampling.ignore_eos,
             stop_token_ids=None if sampling.ignore_eos else self._eos_ids,
             logprobs=0,
@@ -174,60 +233,70 @@ class RunningVllm:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        name = str(request.request_id)
-        prompt = tokens_input(request.prompt.token_ids.tolist())
-        self._llm.add_request(name, prompt, parameters, priority=ROLLOUT_PRIORITY)
-        self._requests[name] = request
 
     def step(self) -> list[RolloutGroup]:
-        outputs, self._outputs = self._outputs, []
         if self._llm.has_unfinished_requests():
-            outputs += self._llm.step()
-        return [self._finish(output) for output in outputs if output.finished]
+            for output in self._llm.step():
+                self._receive(output)
+        return [self._take_out(group) for group in list(self._groups.values()) if not group.running]
 
-    def _finish(self, output: Any) -> RolloutGroup:
-        group = assemble(
-            self._requests.pop(output.request_id),
-            [
-                Completion(
-                    token_ids=completion.token_ids,
-                    logprobs=completion.logprobs.logprobs,
-                    versions=_versions_of_tokens(completion),
-                    finish_reason=completion.finish_reason,
-                )
-                for completion in output.outputs
-            ],
-        )
-        self._num_returned_tokens += group.num_tokens
-        return group
+    def _receive(self, output: Any) -> None:
+        """Keep a finished completion until its group is; `output` is vLLM's of one of ours."""
+        request_id, index = map(int, output.request_id.split("."))
+        completion = output.outputs[0]
+        self._groups[request_id].end(index, completion, finish_reason=completion.finish_reason)
+
+    def _take_out(self, group: _Group) -> RolloutGroup:
+        del self._groups[group.request.request_id]
+        self._num_past_tokens += group.num_tokens
+        return assemble(group.request, group.completions)
 
     def num_in_flight(self) -> int:
-        return len(self._requests)
+        return len(self._groups)
 
     def tokens_generated(self) -> int:
-        states = list(self._llm.output_processor.request_states.values())
-        return self._num_returned_tokens + sum(state.detokenizer.num_output_tokens() for state in states)
+        return self._num_past_tokens + self.tokens_in_flight()
+
+    def tokens_in_flight(self) -> int:
+        return sum(group.num_tokens for group in self._groups.values())
 
     def abort(self, request_ids: Collection[int]) -> None:
-        names = [str(request_id) for request_id in request_ids if str(request_id) in self._requests]
-        self._llm.abort_request(names)
-        for name in names:
-            del self._requests[name]
-        self._outputs = [output for output in self._outputs if output.request_id in self._requests]
+        for group in [self._groups.pop(request_id) for request_id in request_ids if request_id in self._groups]:
+            self._num_past_tokens += group.num_tokens
+            self._llm.abort_request([state.request_id for state in group.running.values()], internal=True)
 
     def abort_all(self) -> None:
-        self.abort([request.request_id for request in self._requests.values()])
+        self.abort(list(self._groups))
+
+    def hand_over(self) -> list[RolloutGroup]:
+        """As `Engine.hand_over`. A token that is sampled but not read yet, at most one of each completion and only
+        where vLLM schedules asynchronously (on a GPU), is lost; whoever goes on draws it anew."""
+        from vllm.v1.engine import FinishReason
+
+        for group in self._groups.values():
+            states = dict(group.running)
+            # What vLLM gives out when a request is aborted that somebody listens to; nobody listens in its own process.
+            for index, state in states.items():
+                output = state.make_request_output([], None, FinishReason.ABORT, None)
+                group.end(index, cast(Any, output).outputs[0], finish_reason=UNFINISHED)
+            self._llm.abort_request([state.request_id for state in states.values()], internal=True)
+        return [self._take_out(group) for group in list(self._groups.values())]
+
+    def names_to_load(self, changed: Collection[str]) -> Collection[str]:
+        from rlhf_cluster.rollout.engines import vllm_weights
+
+        return self._llm.apply_model(lambda model: vllm_weights.names_to_load(model, changed, self._shapes))[0]
 
     def load_weights(self, version: int, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         """As `Engine.load_weights`; also raises `FingerprintMismatch` when a packed matrix did not take the weights."""
         from rlhf_cluster.rollout.engines import vllm_weights
 
-        published = vllm_weights.PublishedColumns(seed=version)
-        self._llm.collective_rpc(
-            "reload_weights", kwargs={"weights_iterator": published.watch(tensors), "is_checkpoint_format": True}
-        )
-        self._llm.apply_model(vllm_weights.repack_output_heads)
-        self._llm.apply_model(lambda model: vllm_weights.check_packed(model, published))
+        published = self._published = self._published or vllm_weights.PublishedColumns()
+        watched = published.watch(tensors, version=version)
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": watched, "is_checkpoint_format": True})
+        if any(self._llm.apply_model(lambda model: vllm_weights.feeds_output_head(model, published.loaded))):
+            self._llm.apply_model(vllm_weights.repack_output_heads)
+        self._llm.apply_model(lambda model: vllm_weights.check_packed(model, published, version=version))
         self._llm.set_weight_version(str(version))
         # Running requests lose their keys and values too: they are computed anew, by the new weights.
         self._llm.reset_prefix_cache(reset_running_requests=True)
@@ -252,7 +321,7 @@ class RunningVllm:
             # Other requests may finish in the same step, before and after the probe; the next `step` returns them.
             for output in self._llm.step():
                 if output.request_id != name:
-                    self._outputs.append(output)
+                    self._receive(output)
                 elif output.finished:
                     answer = np.array(output.prompt_logprobs.logprobs, dtype=np.float32)
         return answer
@@ -267,9 +336,13 @@ class RunningVllm:
             cleanup_dist_env_and_memory()
 
 
-def _versions_of_tokens(completion: Any) -> np.ndarray:
-    """int32 [L] from vLLM's spans."""
-    spans = completion.weight_versions
-    return np.repeat(
-        np.array([int(span.version) for span in spans], dtype=np.int32), [span.end - span.start for span in spans]
-    )
+def _num_tokens(state: RequestState) -> int:
+    return cast(Any, state.detokenizer).num_output_tokens()
+
+
+def _versions_of_tokens(completion: CompletionOutput) -> np.ndarray:
+    """int32 [L] from vLLM's spans, of which there are none before the first token."""
+    versions: list[int] = []
+    for span in cast(Any, completion.weight_versions):
+        versions += [int(span.version)] * (span.end - span.start)
+    return np.array(versions, dtype=np.int32)

@@ -7,7 +7,7 @@ row times a matrix is a column of it, exactly: sampled columns of every packed m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -20,28 +20,64 @@ from rlhf_cluster.weights.flat import tensor_digest
 
 NUM_COLUMNS = 16
 """Of each packed matrix. A row of 8 to 32 costs about as much as one decoding step over the model."""
+ROTATION = 8
+"""Of the packed matrices that a version left as they were, one in so many is looked at, others for every version."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PublishedColumns:
-    """Remembers a few columns of every matrix that passes by, and the shape of everything."""
+    """Remembers of everything that was loaded its shape, and a few columns of every matrix."""
 
-    seed: int
-    """Chooses the columns, so that every version looks at others."""
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     columns: dict[str, torch.Tensor] = field(default_factory=dict)
     """[rows, NUM_COLUMNS] by Hugging Face name."""
+    versions: dict[str, int] = field(default_factory=dict)
+    """Under which each matrix was loaded last; it chose the columns, so that every version looks at others."""
+    loaded: set[str] = field(default_factory=set)
+    """What was loaded with the newest version."""
 
-    def watch(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+    def watch(self, tensors: Iterable[tuple[str, torch.Tensor]], *, version: int) -> Iterator[tuple[str, torch.Tensor]]:
+        self.loaded.clear()
         for name, tensor in tensors:
+            self.loaded.add(name)
             self.shapes[name] = tuple(tensor.shape)
             if tensor.ndim == 2:
-                self.columns[name] = tensor[:, self.chosen(tensor.shape[1])]
+                self.versions[name] = version
+                self.columns[name] = tensor[:, chosen_columns(tensor.shape[1], version=version)]
             yield name, tensor
 
-    def chosen(self, width: int) -> torch.Tensor:
-        """int64 [NUM_COLUMNS], the columns of every matrix this wide."""
-        return torch.from_numpy(np.random.default_rng([self.seed, width]).integers(width, size=NUM_COLUMNS))
+
+def chosen_columns(width: int, *, version: int) -> torch.Tensor:
+    """int64 [NUM_COLUMNS], the columns to look at of every matrix this wide."""
+    return torch.from_numpy(np.random.default_rng([version, width]).integers(width, size=NUM_COLUMNS))
+
+
+def names_to_load(
+    model: torch.nn.Module, changed: Collection[str], shapes: Mapping[str, tuple[int, ...]]
+) -> frozenset[str]:
+    """Every tensor of every module in which one has changed.
+
+    vLLM reloads a module when all its tensors have come, and fills up with whatever is in memory what did not come. A
+    module is found by its name; where one name leads nowhere, as in mixtures of experts, everything is loaded.
+    """
+    fused_into = {
+        part: fused for fused, parts in getattr(model, "packed_modules_mapping", {}).items() for part in parts
+    }
+    modules = {name: _module_name(name, fused_into) for name in shapes}
+    if not set(modules.values()) <= {name for name, _ in model.named_modules()}:
+        return frozenset(shapes)
+    reloaded = {modules[name] for name in changed}
+    return frozenset(name for name, module in modules.items() if module in reloaded)
+
+
+def _module_name(tensor_name: str, fused_into: Mapping[str, str]) -> str:
+    parent, _, last = tensor_name.rpartition(".")[0].rpartition(".")
+    return ".".join(filter(None, (parent, fused_into.get(last, last))))
+
+
+def feeds_output_head(model: torch.nn.Module, loaded: Collection[str]) -> bool:
+    """Whether a packed output head, or the embedding it is tied to, is among what was loaded."""
+    return any(_weight_name(model, name, module) in loaded for name, module in _packed_output_heads(model))
 
 
 def repack_output_heads(model: torch.nn.Module) -> None:
@@ -50,9 +86,16 @@ def repack_output_heads(model: torch.nn.Module) -> None:
     vLLM's layerwise reload replaces the embedding and passes over a tied head; on a CPU that head is a packed copy and
     would go on sampling from the old weights, without any error.
     """
-    for module in model.modules():
-        if isinstance(module, ParallelLMHead) and hasattr(module, "cpu_linear"):
-            cast(Any, module.quant_method).process_weights_after_loading(module)
+    for _, module in _packed_output_heads(model):
+        cast(Any, module.quant_method).process_weights_after_loading(module)
+
+
+def _packed_output_heads(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, ParallelLMHead) and hasattr(module, "cpu_linear")
+    ]
 
 
 def held_digests(model: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
@@ -64,31 +107,35 @@ def held_digests(model: torch.nn.Module, shapes: Mapping[str, tuple[int, ...]]) 
     return digests
 
 
-def check_packed(model: torch.nn.Module, published: PublishedColumns) -> int:
-    """Compare the sampled columns of every packed matrix; returns how many tensors that covered.
+def check_packed(model: torch.nn.Module, published: PublishedColumns, *, version: int) -> int:
+    """Compare the sampled columns of packed matrices; returns how many tensors that covered.
 
-    Raises `FingerprintMismatch`.
+    Every matrix that was loaded with this version, and in turn one in `ROTATION` of the others. Raises
+    `FingerprintMismatch`.
     """
     num_checked = 0
-    for name, module in model.named_modules():
-        if not hasattr(module, "cpu_linear"):
+    packed = [(name, module) for name, module in model.named_modules() if hasattr(module, "cpu_linear")]
+    for number, (name, module) in enumerate(packed):
+        weight_name = _weight_name(model, name, module)
+        first_part = _published_names(model, weight_name, published.shapes)[0]
+        if first_part not in published.loaded and (number + version) % ROTATION:
             continue
-        columns = _columns_of(module, published)
-        for part, held in _divide(model, _weight_name(model, name, module), columns, published.shapes):
+        columns = _columns_of(module, version=published.versions[first_part])
+        for part, held in _divide(model, weight_name, columns, published.shapes):
             if not torch.equal(held, published.columns[part].to(held.dtype)):
                 raise FingerprintMismatch(
-                    f"weights version {published.seed}: vLLM's packed {name} does not hold what was published as {part}"
+                    f"weights version {version}: vLLM's packed {name} does not hold what was published as {part}"
                 )
             num_checked += 1
     return num_checked
 
 
-def _columns_of(module: Any, published: PublishedColumns) -> torch.Tensor:
+def _columns_of(module: Any, *, version: int) -> torch.Tensor:
     """[rows, NUM_COLUMNS] of a packed matrix; `module` is one of vLLM's linears or its output head."""
     width = getattr(module, "input_size_per_partition", None) or module.embedding_dim
     dtype = getattr(module, "params_dtype", None) or module.weight.dtype
     one_hot = torch.zeros(NUM_COLUMNS, width, dtype=dtype)
-    one_hot[torch.arange(NUM_COLUMNS), published.chosen(width)] = 1
+    one_hot[torch.arange(NUM_COLUMNS), chosen_columns(width, version=version)] = 1
     return module.cpu_linear(one_hot, module.weight, None).T
 
 

@@ -41,6 +41,13 @@ def test_help_loads_nothing_but_click():
         (["models", "list"], 0),
         (["doctor", "--quick"], None),
         (["chat", "--prompt", "", "x"], 2),
+        (["status", "no-such-job"], 3),
+        (["resume", "no-such-job"], 3),
+        (["scale", "no-such-job", "rollout=2"], 3),
+        (["drain", "no-such-job", "rollout-0"], 3),
+        (["pause", "no-such-job"], 3),
+        (["checkpoint", "no-such-job"], 3),
+        (["stop", "no-such-job"], 3),
     ],
 )
 def test_light_verbs_and_refusals_load_nothing_heavy(arguments, expected_code):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rlhf_cluster.data.sources import Row
-from rlhf_cluster.data.stream import PromptStream, StreamState, prompts_in_order
+from rlhf_cluster.data.stream import PromptStream, prompts_in_order
 from rlhf_cluster.errors import DataError, PromptTooLong
 
 
@@ -20,19 +20,18 @@ def stream(*lengths, **settings):
 
 def test_ids_name_the_row_and_the_epoch():
     prompts = stream(1, 2, shuffle=False)
-    assert [next(prompts).prompt_id for _ in range(5)] == ["0/0", "1/0", "0/1", "1/1", "0/2"]
+    assert [prompts[number].prompt_id for number in range(5)] == ["0/0", "1/0", "0/1", "1/1", "0/2"]
 
 
 def test_a_prompt_carries_text_tokens_and_the_other_columns():
-    prompt = next(stream(3))
+    prompt = stream(3)[0]
     assert (prompt.text, prompt.token_ids.tolist(), prompt.item) == ("xxx", [0, 1, 2], {"n": 3})
 
 
 def test_epochs_and_seeds_have_different_orders():
     def order(seed, epoch):
         prompts = stream(*[1] * 20, seed=seed)
-        prompts.restore(StreamState(epoch=epoch))
-        return [next(prompts).prompt_id.split("/")[0] for _ in range(20)]
+        return [prompts[20 * epoch + index].prompt_id.split("/")[0] for index in range(20)]
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1)
@@ -40,26 +39,13 @@ def test_epochs_and_seeds_have_different_orders():
 
 
 def test_a_prompt_at_the_bound_passes_and_one_past_it_names_row_length_and_bound():
-    assert len(next(stream(8)).token_ids) == 8
+    assert len(stream(8)[0].token_ids) == 8
     prompts = stream(1, 9, shuffle=False)
     with pytest.raises(PromptTooLong, match="row 1: its prompt is 9 tokens long, at most 8 fit"):
         prompts.verify()
-    next(prompts)
+    assert prompts[0].prompt_id == "0/0"
     with pytest.raises(PromptTooLong, match="row 1"):
-        next(prompts)
-    assert prompts.state() == StreamState(epoch=0, index=1)
-
-
-def test_verify_does_not_move_the_stream():
-    prompts = stream(1, 2)
-    next(prompts)
-    prompts.verify()
-    assert prompts.state() == StreamState(epoch=0, index=1)
-
-
-def test_a_place_the_rows_do_not_have_is_refused():
-    with pytest.raises(DataError, match="row 5 of epoch 0: the source now has 2 rows"):
-        stream(1, 2).restore(StreamState(index=5))
+        prompts[1]
 
 
 def test_no_rows_are_refused():

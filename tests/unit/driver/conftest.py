@@ -1,9 +1,11 @@
-"""A driver's parts around fakes: real buffer, real prompt stream, real rollout workers on the scripted engine."""
+"""A driver's parts around fakes: real ledger, real buffer, real prompt stream, real rollout workers on the scripted
+engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,20 @@ import pytest
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.data.sources import Row
 from rlhf_cluster.data.stream import PromptStream
-from rlhf_cluster.driver.checkpoints import Checkpoints
-from rlhf_cluster.driver.evaluate import Evaluator
+from rlhf_cluster.driver.assemble import Setting, open_driver
+from rlhf_cluster.driver.claim import Claim
+from rlhf_cluster.driver.clock import SystemClock
+from rlhf_cluster.driver.ledger.ledger import read_history
 from rlhf_cluster.driver.loop import Driver
-from rlhf_cluster.driver.rollouts import Rollouts
+from rlhf_cluster.driver.prompts import JobPrompts
+from rlhf_cluster.flow.history import History
 from rlhf_cluster.records import Prompt
 from rlhf_cluster.records.events import Event
-from rlhf_cluster.runtime.roles import Roles
-from rlhf_cluster.testing import FakeClock, fake_roles
+from rlhf_cluster.runtime.roles import Roles, open_roles
+from rlhf_cluster.testing import BareSpecs, GivenRuntime, fake_roles
 
 NUM_ROWS = 7
+BOUND_S = 20.0
 
 
 def tokenize(row: Row) -> tuple[str, np.ndarray]:
@@ -38,64 +44,70 @@ def prompt_stream() -> PromptStream:
     return PromptStream(rows, tokenize, seed=0, max_prompt_tokens=16)
 
 
-@pytest.fixture
-def prompts() -> PromptStream:
-    """The stream that every stage starts with, from its beginning."""
-    return prompt_stream()
-
-
-def eval_prompts(num: int = 3) -> list[Prompt]:
-    return [
+def eval_prompts(num: int = 3) -> tuple[Prompt, ...]:
+    return tuple(
         Prompt(prompt_id=f"eval-{number}/0", text="", token_ids=np.array([2, number], np.int32))
         for number in range(num)
-    ]
+    )
 
 
-@dataclass
 class Stage:
-    """What a test of the driver looks at."""
+    """A job on roles of a test's choice: `open` its driver, or `drive` it from start to end."""
 
-    job: JobConfig
-    roles: Roles
-    rollouts: Rollouts
-    driver: Driver
-    events: list[Event] = field(default_factory=list)
+    def __init__(self, job: JobConfig, roles: Any = None, *, job_dir: Path, num_eval: int = 0) -> None:
+        self.job = job
+        self.runtime: Any = roles or fake_roles()
+        self.job_dir = job_dir
+        self.prompts = JobPrompts(
+            train=prompt_stream(), eval=eval_prompts(num_eval), decode=decode, probe_token_ids=np.zeros(1, np.int32)
+        )
+        self.events: list[Event] = []
+        self.stop = asyncio.Event()
+        self.transitions: list[str] = []
+        self.at: Callable[[str], None] = self.transitions.append
+
+    @property
+    def history(self) -> History:
+        return read_history(self.job_dir)
 
     def seen(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.events if type(event) is kind]
 
-    async def serve(self) -> None:
-        """The rollout workers hold the learner's first version."""
-        handle = await self.roles.learner.publish()
-        for worker_id, worker in self.roles.rollout_workers.items():
-            self.rollouts.adopted(worker_id, (await worker.adopt(handle)).version)
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[tuple[Driver, Roles]]:
+        clock, claim = SystemClock(), Claim.take(self.job_dir, take_over=True)
+        specs = BareSpecs(epoch=claim.epoch)
+        setting = Setting(
+            job=self.job,
+            job_dir=self.job_dir,
+            claim=claim,
+            stop=self.stop,
+            emit=self.events.append,
+            clock=clock,
+            at=self.at,
+        )
+        async with (
+            open_roles(self.runtime, self.job, specs, clock=clock, emit=self.events.append) as roles,
+            open_driver(setting, roles, self.prompts, serve_control=False) as driver,
+        ):
+            yield driver, roles
+        claim.release()
 
-    async def next_version(self) -> None:
-        """As after a step: the learner has a new version and every worker serves it."""
-        self.roles.learner.ranks[0].version += 1
-        await self.serve()
+    def drive(self) -> None:
+        """Run to the end; whatever it raises is raised."""
 
-    async def close(self) -> None:
-        await self.rollouts.aclose()
-        for worker in self.roles.rollout_workers.values():
-            await worker.close()
+        async def whole() -> None:
+            async with self.open() as (driver, _):
+                await asyncio.wait_for(driver.run(self.stop), BOUND_S)
+
+        asyncio.run(whole())
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Callable[..., Stage]:
-    def build(job: JobConfig, roles: Roles | None = None, *, num_eval: int = 0, **rollouts: Any) -> Stage:
-        roles, events, clock = roles or fake_roles(), [], FakeClock()
-        prompts = rollouts.pop("prompts", None) or prompt_stream()
-        feeding = Rollouts(job, roles, prompts=prompts, decode=decode, emit=events.append, clock=clock, **rollouts)
-        driver = Driver(
-            job,
-            roles,
-            rollouts=feeding,
-            evaluator=Evaluator(job, roles, prompts=eval_prompts(num_eval), decode=decode, clock=clock),
-            checkpoints=Checkpoints(tmp_path / "checkpoints", keep=job.checkpoint.keep, state=dict, clock=clock),
-            emit=events.append,
-            clock=clock,
-        )
-        return Stage(job, roles, feeding, driver, events)
+    """`stage(job, roles)`; every stage of a test has the same job directory, so a second one resumes the first."""
+
+    def build(job: JobConfig, roles: GivenRuntime | None = None, **options: Any) -> Stage:
+        return Stage(job, roles, **{"job_dir": tmp_path, **options})
 
     return build

@@ -6,11 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_cluster.flow.buffer import Buffer
-from rlhf_cluster.flow.routing import WorkerView, assign
+from rlhf_cluster.flow.routing import Roster
 
 
-def _worker(name, *, version=0, num_in_flight=0):
-    return WorkerView(worker_id=name, version=version, num_in_flight=num_in_flight)
+def _roster(*workers, max_in_flight=100):
+    """Each worker is (name, version, prompts in flight)."""
+    roster = Roster(max_in_flight=max_in_flight)
+    for name, version, load in workers:
+        roster.serve(name, version=version)
+        roster.load(name, load)
+    return roster
 
 
 def _counts(assignments):
@@ -18,30 +23,61 @@ def _counts(assignments):
 
 
 def test_a_step_is_spread_evenly_over_idle_workers():
-    workers = [_worker("a"), _worker("b"), _worker("c")]
-    assert _counts(assign(workers, num_wanted=8, capacities={0: 8})) == {"a": 3, "b": 3, "c": 2}
+    roster = _roster(("a", 0, 0), ("b", 0, 0), ("c", 0, 0))
+    assert _counts(roster.assign(capacity={0: 8}.get)) == {"a": 3, "b": 3, "c": 2}
 
 
-def test_busy_workers_get_less():
-    workers = [_worker("a", num_in_flight=5), _worker("b"), _worker("c", num_in_flight=3)]
-    assert _counts(assign(workers, num_wanted=5, capacities={0: 8})) == {"b": 4, "c": 1}
+def test_busy_workers_get_less_and_full_ones_nothing():
+    roster = _roster(("a", 0, 5), ("b", 0, 0), ("c", 0, 3), max_in_flight=5)
+    assert _counts(roster.assign(capacity={0: 8}.get, num_wanted=5)) == {"b": 4, "c": 1}
 
 
 def test_workers_without_a_version_or_with_one_out_of_bounds_get_nothing():
-    workers = [_worker("new", version=-1), _worker("old", version=3), _worker("live", version=4)]
-    assert _counts(assign(workers, num_wanted=4, capacities={3: 0, 4: 4})) == {"live": 4}
+    roster = _roster(("new", -1, 0), ("old", 3, 0), ("live", 4, 0))
+    assert _counts(roster.assign(capacity={3: 0, 4: 4}.get)) == {"live": 4}
 
 
 def test_no_capacity_and_no_workers_give_no_assignments():
-    assert assign([], num_wanted=4, capacities={}) == ()
-    assert assign([_worker("a")], num_wanted=4, capacities={0: 0}) == ()
+    assert _roster().assign(capacity={}.get) == ()
+    assert _roster(("a", 0, 0)).assign(capacity={0: 0}.get) == ()
 
 
 def test_older_versions_come_first_in_the_line():
-    workers = [_worker("new", version=2), _worker("old", version=1)]
-    assignments = assign(workers, num_wanted=6, capacities={1: 2, 2: 6})
+    roster = _roster(("new", 2, 0), ("old", 1, 0))
+    assignments = roster.assign(capacity={1: 2, 2: 6}.get)
     assert [assignment.worker_id for assignment in assignments] == ["old", "new"]
     assert _counts(assignments) == {"old": 2, "new": 4}
+
+
+def test_a_worker_that_left_or_is_reserved_gets_nothing_until_it_is_free_again():
+    roster = _roster(("a", 0, 0), ("b", 0, 0), ("c", 0, 0))
+    roster.leave("a")
+    roster.reserve("b", reserved=True)
+    assert _counts(roster.assign(capacity={0: 2}.get)) == {"c": 2}
+    roster.reserve("b", reserved=False)
+    assert _counts(roster.assign(capacity={0: 2}.get)) == {"b": 1, "c": 1}
+
+
+def test_a_prompt_goes_out_again_to_a_version_no_older_than_its_first_and_elsewhere():
+    roster = _roster(("old", 1, 0), ("dead", 2, 0), ("busy", 2, 3), ("idle", 3, 1))
+    assert roster.place(least_version=2, avoid={"dead"}) == "idle"
+    assert roster.place(least_version=3, avoid={"idle"}) is None
+    assert roster.place(least_version=4, avoid=set()) is None
+
+
+def test_a_full_worker_is_only_kept_free_for_a_prompt_that_must_be_alone():
+    roster = _roster(("full", 0, 3), max_in_flight=3)
+    assert roster.place(least_version=0, avoid=set()) is None
+    assert roster.place(least_version=0, avoid=set(), full_too=True) == "full"
+
+
+def test_a_roster_does_not_grow_with_the_number_of_prompts():
+    roster = _roster(("a", 0, 0), ("b", 0, 0), max_in_flight=1)
+    for _ in range(5000):
+        for assignment in roster.assign(capacity={0: 1}.get):
+            roster.load(assignment.worker_id, 1)
+            roster.load(assignment.worker_id, -1)
+    assert sum(len(heap) for heap in roster._heaps.values()) < 200
 
 
 @given(
@@ -59,14 +95,10 @@ def test_whatever_is_assigned_the_buffer_admits_in_that_order_and_nothing_more_w
     outstanding = min(outstanding, buffer.capacity(next_step))
     for request_id in range(outstanding):
         buffer.dispatch(request_id, version=next_step)
-    views = [
-        _worker(f"w{index}", version=min(version, next_step), num_in_flight=load)
-        for index, (version, load) in enumerate(workers)
-    ]
-    capacities = {view.version: buffer.capacity(view.version) for view in views}
-    assignments = assign(views, num_wanted=num_wanted, capacities=capacities)
+    roster = _roster(*((f"w{i}", min(version, next_step), load) for i, (version, load) in enumerate(workers)))
+    assignments = roster.assign(capacity=buffer.capacity, num_wanted=num_wanted)
     dealt = [assignment.version for assignment in assignments for _ in range(assignment.num_prompts)]
     for request_id, version in enumerate(dealt, start=outstanding):
         buffer.dispatch(request_id, version=version)
-    left = max((buffer.capacity(view.version) for view in views), default=0)
+    left = max((buffer.capacity(version) for version in roster.versions.values()), default=0)
     assert len(dealt) == num_wanted or left == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,10 @@ class Rank(FakeLearnerRank):
         handle = await super().publish()
         return handle if self.number == 0 else None
 
+    async def publish_full(self):
+        self.calls.append("publish_full")
+        return await super().publish()
+
 
 class Failing(Rank):
     async def update(self, algorithm, batch):
@@ -54,6 +60,12 @@ def test_every_rank_takes_part_and_rank_zero_answers():
     assert [rank.calls for rank in ranks] == [["update", "publish"]] * 3
 
 
+def test_only_rank_zero_is_asked_for_a_whole_version():
+    ranks = [Rank(number) for number in range(2)]
+    assert asyncio.run(LearnerGroup(ranks).publish_full()).location is not None
+    assert [rank.calls for rank in ranks] == [["publish_full", "publish"], []]
+
+
 def test_ranks_meet_where_rank_zero_says_and_a_single_rank_meets_nobody():
     ranks = [Rank(number) for number in range(2)]
     asyncio.run(LearnerGroup(ranks).start())
@@ -74,3 +86,33 @@ def test_closing_closes_every_rank():
     ranks = [Rank(number) for number in range(2)]
     asyncio.run(LearnerGroup(ranks).close())
     assert [rank.calls for rank in ranks] == [["close"]] * 2
+
+
+def test_a_save_keeps_its_place_before_an_update_though_it_is_awaited_later():
+    ranks = [Rank(number) for number in range(2)]
+    group = LearnerGroup(ranks)
+
+    async def step(path):
+        path.mkdir()
+        saving = group.save(path)
+        await group.update(None, BATCH)
+        await saving
+
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(step(Path(directory) / "saved"))
+    assert [rank.calls for rank in ranks] == [["save", "update"]] * 2
+
+
+def test_killing_ends_every_rank_at_once_and_closes_those_that_cannot_be_killed():
+    class Remote(Rank):
+        def kill(self) -> None:
+            self.calls.append("kill")
+
+    class Broken(Rank):
+        async def close(self) -> None:
+            self.calls.append("close")
+            raise LearnerError("it hangs in a collective")
+
+    ranks = [Remote(0), Broken(1), Rank(2)]
+    asyncio.run(LearnerGroup(ranks).kill())
+    assert [rank.calls for rank in ranks] == [["kill"], ["close"], ["close"]]

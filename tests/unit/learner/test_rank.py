@@ -164,7 +164,7 @@ def test_saved_policy_loads_in_transformers_with_the_same_weights(model_path, tm
 
     rank = open_rank(model_path)
     rank.update(GRPO(), batch())
-    rank.save(tmp_path, with_state=False)
+    rank.snapshot(with_state=False).write(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     for (name, parameter), (_, own) in zip(
         loaded.named_parameters(), rank.network.language_model.named_parameters(), strict=True
@@ -177,8 +177,16 @@ def test_going_on_from_saved_state_equals_never_having_stopped(model_path, tmp_p
     expected = [unbroken.update(GRPO(), batch(step)).metrics["learner/loss"] for step in range(4)]
     first, second = open_rank(model_path), open_rank(model_path)
     losses = [first.update(GRPO(), batch(step)).metrics["learner/loss"] for step in range(2)]
-    first.save(tmp_path, with_state=True)
+    first.snapshot(with_state=True).write(tmp_path)
     second.load(tmp_path)
     losses += [second.update(GRPO(), batch(step)).metrics["learner/loss"] for step in range(2, 4)]
     assert losses == expected
     assert second.publish().manifest.fingerprint == unbroken.publish().manifest.fingerprint
+
+
+def test_a_step_counts_every_token_once_whatever_the_microbatches(model_path):
+    rank = open_rank(model_path, microbatch_tokens=16)
+    rank.update(GRPO(), batch())
+    assert rank.tokens_total == batch().num_tokens
+    rank.update(GRPO(), batch(1))
+    assert rank.tokens_total == 2 * batch().num_tokens

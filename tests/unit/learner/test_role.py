@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import ClassVar
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from rlhf_cluster.algorithms import GRPO
-from rlhf_cluster.errors import LearnerError, ModelError
+from rlhf_cluster.errors import LearnerError, ModelError, StorageError
 from rlhf_cluster.learner.role import LearnerRole
 from rlhf_cluster.learner.settings import LearnerSettings
 from rlhf_cluster.learner.spec import LearnerSpec
+from rlhf_cluster.learner.state import generators_file
 from rlhf_cluster.records import Batch
 from rlhf_cluster.testing import make_group, save_tiny_model
 from rlhf_cluster.weights.memory import MemoryTransport
@@ -24,9 +26,9 @@ def model_path(tmp_path_factory):
     return save_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def make_role(model_path) -> LearnerRole:
+def make_role(model_path, **settings) -> LearnerRole:
     spec = LearnerSpec(
-        settings=LearnerSettings(precision="fp32"),
+        settings=LearnerSettings(precision="fp32", **settings),
         model_path=model_path,
         temperature=1.0,
         num_steps=10,
@@ -38,9 +40,9 @@ def make_role(model_path) -> LearnerRole:
     return LearnerRole(spec, rank=0, num_ranks=1, transport=MemoryTransport())
 
 
-def with_role(model_path, act):
+def with_role(model_path, act, **settings):
     async def whole():
-        role = make_role(model_path)
+        role = make_role(model_path, **settings)
         await role.start(None)
         try:
             return await act(role)
@@ -83,6 +85,23 @@ def test_status_answers_during_an_update_and_says_which(model_path):
     assert after.busy_s > 0
 
 
+def test_the_newest_version_is_had_whole_during_an_update(model_path):
+    async def act(role):
+        published = await role.publish()
+        algorithm = Paused(reached=threading.Event(), go_on=threading.Event())
+        update = asyncio.create_task(role.update(algorithm, batch()))
+        await asyncio.to_thread(algorithm.reached.wait, 20)
+        whole = await asyncio.wait_for(role.publish_full(), 5)
+        assert not update.done()
+        algorithm.go_on.set()
+        await update
+        return published, whole
+
+    published, whole = with_role(model_path, act)
+    assert whole.manifest == published.manifest
+    assert whole.location is not None
+
+
 def test_a_refused_step_is_raised_as_it_is_and_the_role_goes_on(model_path):
     async def act(role):
         group = make_group([3, 5])
@@ -108,6 +127,86 @@ def test_a_saved_learner_goes_on_where_it_was(model_path, tmp_path):
     (metrics, manifest), (metrics_again, manifest_again) = with_role(model_path, act), with_role(model_path, again)
     assert manifest_again == manifest
     assert metrics_again["learner/loss"] == metrics["learner/loss"]
+
+
+def test_tokens_are_counted_while_a_step_is_computed(model_path):
+    async def act(role):
+        algorithm = Paused(reached=threading.Event(), go_on=threading.Event())
+        groups = tuple(make_group([9, 9], request_id=number) for number in range(4))
+        update = asyncio.create_task(role.update(algorithm, Batch(step=0, groups=groups)))
+        await asyncio.to_thread(algorithm.reached.wait, 20)
+        counts = [(await role.status()).tokens_total]
+        algorithm.go_on.set()
+        while not update.done():
+            counts.append((await role.status()).tokens_total)
+            await asyncio.sleep(0)
+        return counts, (await role.status()).tokens_total
+
+    counts, total = with_role(model_path, act, microbatch_tokens=16)
+    assert counts[0] == 0
+    assert any(0 < count < 72 for count in counts)
+    assert counts == sorted(counts)
+    assert total == 72
+
+
+def test_a_step_is_computed_while_a_save_is_still_writing_and_is_not_in_it(model_path, tmp_path):
+    last_file = tmp_path / generators_file(0)
+    os.mkfifo(last_file)  # the writer waits there until somebody reads
+
+    async def act(role):
+        await role.update(GRPO(), batch(0))
+        saving = asyncio.create_task(role.save(tmp_path, with_state=True))
+        await asyncio.sleep(0)
+        report = await asyncio.wait_for(role.update(GRPO(), batch(1)), 60)
+        still_writing = not saving.done()
+        content = await asyncio.to_thread(last_file.read_bytes)
+        await asyncio.wait_for(saving, 60)
+        last_file.unlink()
+        last_file.write_bytes(content)
+        return report, still_writing
+
+    async def again(role):
+        await role.load(tmp_path)
+        before = (await role.status()).version
+        return before, await role.update(GRPO(), batch(1))
+
+    report, still_writing = with_role(model_path, act)
+    version, report_again = with_role(model_path, again)
+    assert still_writing
+    assert version == 1
+    assert report_again.metrics["learner/loss"] == report.metrics["learner/loss"]
+    assert report_again.metrics["learner/grad_norm"] == report.metrics["learner/grad_norm"]
+
+
+def test_a_second_save_waits_for_the_first_and_keeps_its_place_in_the_order(model_path, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    os.mkfifo(first / generators_file(0))
+
+    async def act(role):
+        saving = [asyncio.create_task(role.save(path, with_state=True)) for path in (first, second)]
+        await asyncio.sleep(0)
+        update = asyncio.create_task(role.update(GRPO(), batch(0)))
+        await asyncio.to_thread((first / generators_file(0)).read_bytes)
+        await asyncio.wait_for(asyncio.gather(*saving, update), 60)
+
+    async def again(role):
+        await role.load(second)
+        return (await role.status()).version
+
+    with_role(model_path, act)
+    assert with_role(model_path, again) == 0
+
+
+def test_a_directory_that_is_gone_is_a_storage_error_and_the_role_goes_on(model_path, tmp_path):
+    async def act(role):
+        with pytest.raises(StorageError, match="gone could not be written: No such file or directory"):
+            await role.save(tmp_path / "gone", with_state=True)
+        await role.save(tmp_path, with_state=False)
+        return await role.update(GRPO(), batch())
+
+    assert with_role(model_path, act).version == 1
 
 
 def test_status_before_and_after_its_life(model_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -75,6 +76,24 @@ def test_a_stream_that_stalls_is_named_after_what_it_has_given():
     with pytest.raises(RoleTimeout, match="rollout-3"):
         asyncio.run(read())
     assert got == [0, 1, 2]
+
+
+def test_a_stream_that_is_no_longer_read_is_told_at_once():
+    aborted = []
+
+    async def endless():
+        try:
+            while True:
+                yield 0
+        finally:
+            aborted.append(True)
+
+    async def read_one() -> None:
+        async with aclosing(each_within(5, endless(), **WHERE)) as stream:
+            await anext(stream)
+        assert aborted == [True]
+
+    asyncio.run(read_one())
 
 
 def test_a_stalled_stream_is_told_so_that_it_can_abort_its_work():

@@ -15,9 +15,10 @@ import pytest
 
 from rlhf_cluster.errors import CannotFit, ModelError, NotServing, RoleDied, RoleError, RoleTimeout, StaleVersion
 from rlhf_cluster.records import LogitProbe, Prompt, RolloutGroup, RolloutRequest, Sampling, WeightHandle
+from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.bounds import within
-from rlhf_cluster.runtime.roles import open_runtime
-from rlhf_cluster.runtime.spec import RoleSpec, rollout_spec
+from rlhf_cluster.runtime.placement import reservations
+from rlhf_cluster.runtime.spec import JobSpecs, RoleSpec
 from rlhf_cluster.testing import make_group, make_job, save_tiny_model
 
 if find_spec("ray") is None:  # Not imported here: it reads the environment that `open_runtime` prepares.
@@ -56,7 +57,14 @@ def worker_spec(cluster, tmp_path_factory) -> RoleSpec:
     save_tiny_model(model)
     (model / "tokenizer.json").write_text("{}")
     job = make_job([f"model={model}", "runtime=ray", "rollout.engine.token_s=0.002", "rollout.engine.spread=1.0"])
-    return rollout_spec(job, number=0, transport=ObjectStoreTransport())
+    specs = JobSpecs(
+        job=job,
+        epoch=0,
+        transport=ObjectStoreTransport(),
+        probe_token_ids=np.zeros(1, np.int32),
+        log_dir=tmp_path_factory.mktemp("logs"),
+    )
+    return specs.rollout(0)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +153,7 @@ def test_weights_in_the_object_store_are_mapped_read_only_without_a_copy(publish
 
 def test_the_two_newest_versions_stay_in_the_object_store(publish):
     first, second, third = publish(10), publish(11), publish(12)
-    kept = publish.transport._kept
+    kept = publish.transport._kept.clear()
     assert kept == [second.location, third.location]
     assert first.location not in kept
 
@@ -182,7 +190,7 @@ def test_our_own_errors_keep_every_field_and_any_other_names_the_role_and_the_me
     with pytest.raises(RoleError, match=r"reward server reward-9 failed in score: .*a bug of ours") as raised:
         call(role.score(groups_saying("raise a bug")))
     assert type(raised.value) is RoleError
-    assert call(role.status()) > 0, "an error is no death"
+    assert call(role.status()).process_id > 0, "an error is no death"
 
 
 def test_a_role_that_hangs_still_tells_its_status_and_is_named_by_the_bound(call, fragile):
@@ -195,15 +203,15 @@ def test_a_role_that_hangs_still_tells_its_status_and_is_named_by_the_bound(call
         )
         return await asyncio.gather(hanging, role.status(), return_exceptions=True)
 
-    timeout, process_id = call(both())
+    timeout, status = call(both())
     assert isinstance(timeout, RoleTimeout)
-    assert process_id > 0
+    assert status.process_id > 0
 
 
 @pytest.mark.parametrize("way", ["exit", "kill -9", "ray.kill"])
 def test_a_process_that_is_gone_is_named_with_what_it_was_doing(call, fragile, way):
     role = fragile()
-    process_id = call(role.status())
+    process_id = call(role.status()).process_id
 
     async def die():
         if way == "exit":
@@ -234,9 +242,53 @@ def test_a_worker_that_dies_while_it_streams_ends_the_stream(call, cluster, publ
         call(read())
 
 
+class Unreachable:
+    """In the place of an actor: every call fails as Ray lets it fail."""
+
+    def __init__(self, error: Exception) -> None:
+        self.call = self
+        self.error = error
+
+    async def remote(self, *arguments: object) -> None:
+        raise self.error
+
+
+def test_whatever_type_ray_has_for_a_death_it_is_one_and_a_timeout_is_a_timeout(call, cluster):
+    from ray import exceptions
+
+    from rlhf_cluster.runtime.handles import RemoteRewardServer
+
+    def status(error: Exception):
+        return call(RemoteRewardServer(Unreachable(error), role="reward server", worker_id="reward-9").status())
+
+    deaths = [
+        exceptions.ActorDiedError(),
+        exceptions.ActorUnavailableError("restarting", b"0" * 16),
+        exceptions.OutOfMemoryError("low on memory"),
+        exceptions.NodeDiedError("the node is gone"),
+        exceptions.ObjectLostError("00" * 28, "", ""),
+        exceptions.OwnerDiedError("00" * 28, "", ""),
+        exceptions.WorkerCrashedError(),
+    ]
+    for death in deaths:
+        with pytest.raises(RoleDied, match="reward server reward-9 died during status"):
+            status(death)
+    with pytest.raises(RoleTimeout, match="reward-9 did not answer status in time"):
+        status(exceptions.GetTimeoutError("10 s"))
+
+
 def test_a_role_that_cannot_be_built_fails_with_its_own_error(call, fragile):
     with pytest.raises(ModelError, match="that is no model"):
         call(fragile(mood="no model").status())
+
+
+def test_a_private_cluster_has_room_for_spares_and_for_scaling_out(cluster):
+    from rlhf_cluster.runtime.ray import ELASTIC_WORKERS, _private_cpus
+
+    small = make_job(["runtime=ray", "rollout.num_workers=2", "rollout.cpus=3"])
+    warm = make_job(["runtime=ray", "rollout.num_workers=2", "rollout.cpus=3", "rollout.spares=1", "learner.cpus=2"])
+    assert _private_cpus(small) == reservations(small)["CPU"] + 3 * ELASTIC_WORKERS
+    assert _private_cpus(warm) == reservations(warm)["CPU"] + 3 * (ELASTIC_WORKERS + 1)
 
 
 def test_a_job_that_can_never_fit_the_cluster_is_refused(cluster):

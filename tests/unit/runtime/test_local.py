@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlhf_cluster.driver.clock import SystemClock
 from rlhf_cluster.errors import ModelError, RoleTimeout
 from rlhf_cluster.rollout.worker import RolloutWorker
+from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.local import LocalRuntime
-from rlhf_cluster.runtime.roles import open_roles, open_runtime
-from rlhf_cluster.runtime.spec import RoleSpec, role_specs, threads_environment
+from rlhf_cluster.runtime.roles import open_roles
+from rlhf_cluster.runtime.spec import JobSpecs, RoleSpec, open_transport, threads_environment
 from rlhf_cluster.testing import make_job
 from rlhf_cluster.weights.filesystem import FilesystemTransport
-from rlhf_cluster.weights.memory import MemoryTransport
 
 PROBE = np.arange(2, 10, dtype=np.int32)
 
@@ -26,11 +27,16 @@ def _models(word_world_home, monkeypatch):
     monkeypatch.setenv("RLHF_CLUSTER_HOME", str(word_world_home))
 
 
+def specs_of(job, job_dir) -> JobSpecs:
+    transport = open_transport(job, job_dir=job_dir)
+    return JobSpecs(job=job, epoch=0, transport=transport, probe_token_ids=PROBE, log_dir=None)
+
+
 def with_roles(job, job_dir, act):
     async def whole():
         async with (
             open_runtime(job) as runtime,
-            open_roles(runtime, job, job_dir=job_dir, probe_token_ids=PROBE) as roles,
+            open_roles(runtime, job, specs_of(job, job_dir), clock=SystemClock()) as roles,
         ):
             return await act(roles)
 
@@ -41,9 +47,10 @@ def test_the_handle_is_the_object_and_every_role_is_started(tmp_path):
     job = make_job(["rollout.num_workers=2", "algorithm.kl_coef=0.1"])
 
     async def look(roles):
-        assert all(type(worker) is RolloutWorker for worker in roles.rollout_workers.values())
-        statuses = [await role.status() for role in (*roles.rollout_workers.values(), *roles.reward_servers.values())]
-        statuses += [await role.status() for role in (*roles.reference_scorers.values(), roles.learner)]
+        workers = roles.rollout.started()
+        assert all(type(worker) is RolloutWorker for worker in workers.values())
+        replicas = {**workers, **roles.reward.handles(), **roles.reference.handles(), **roles.learner.members}
+        statuses = [await role.status() for role in replicas.values()]
         return [(status.worker_id, status.process_id) for status in statuses]
 
     told = with_roles(job, tmp_path, look)
@@ -53,8 +60,8 @@ def test_the_handle_is_the_object_and_every_role_is_started(tmp_path):
 
 def test_weights_go_from_the_learner_to_every_worker_in_memory_or_by_file(tmp_path):
     async def hand_over(roles):
-        handle = await roles.learner.publish()
-        adopted = [await worker.adopt(handle) for worker in roles.rollout_workers.values()]
+        handle = await roles.learner.group.publish()
+        adopted = [await worker.adopt(handle) for worker in roles.rollout.started().values()]
         return handle, adopted
 
     for transport in ("memory", "filesystem"):
@@ -68,7 +75,7 @@ def test_roles_are_closed_when_the_work_fails(tmp_path):
     kept = []
 
     async def fail(roles):
-        kept.extend(roles.rollout_workers.values())
+        kept.extend(roles.rollout.started().values())
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -110,19 +117,18 @@ def test_an_environment_variable_of_the_users_goes_before_the_roles(monkeypatch)
     assert (os.environ["ROLE_SET_BY_USER"], os.environ.pop("ROLE_NOT_SET")) == ("mine", "theirs")
 
 
-def test_specifications_name_every_replica_and_give_each_its_threads():
+def test_specifications_name_every_replica_and_give_each_its_threads(tmp_path):
     job = make_job(["rollout.num_workers=2", "rollout.threads=3", "reward_server.num_workers=2", "algorithm.kl_coef=1"])
-    specs = role_specs(job, transport=MemoryTransport(), probe_token_ids=PROBE)
+    make = specs_of(job, tmp_path)
+    specs = [make.rollout(0), make.rollout(7), make.reward(1), make.reference(0), *make.learner(0), *make.learner(2)]
     assert [spec.worker_id for spec in specs] == [
-        "rollout-0", "rollout-1", "reward-0", "reward-1", "reference-0", "learner-0",
+        "rollout-0", "rollout-7", "reward-1", "reference-0", "learner-0", "learner-0.2",
     ]  # fmt: skip
     assert [spec.environment["OMP_NUM_THREADS"] for spec in specs] == ["3", "3", "1", "1", "1", "1"]
     assert threads_environment(1)["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 def test_files_of_weights_lie_in_the_jobs_directory_unless_told_otherwise(tmp_path):
-    from rlhf_cluster.runtime.spec import open_transport
-
     by_file = make_job(["weights.transport=filesystem"])
     transport = open_transport(by_file, job_dir=tmp_path)
     assert isinstance(transport, FilesystemTransport)

@@ -86,10 +86,33 @@ def test_a_reader_in_another_process_gets_it_by_a_copy_of_the_transport(by_file)
 def test_files_of_older_versions_are_removed_and_fetching_one_says_so(by_file):
     handles = [publish(by_file, version) for version in (1, 2, 3)]
     assert [path.name for path in sorted(by_file.directory.iterdir())] == [
-        "version-00000002.weights", "version-00000003.weights",
+        "version-00000002-by-0-0.weights", "version-00000003-by-0-0.weights",
     ]  # fmt: skip
     with pytest.raises(WeightsUnavailable, match="weights version 1 at"):
         by_file.fetch(handles[0])
+
+
+def test_a_delta_lives_as_long_as_the_version_it_makes(by_file):
+    handles = [publish(by_file, version) for version in (1, 2)]
+    changes = np.arange(5, dtype=np.uint8)
+    location = by_file.publish(handles[1].manifest, changes, is_delta=True)
+    publish(by_file, 3)
+    np.testing.assert_array_equal(by_file.fetch(replace(handles[1], location=location)), changes)
+    flat.verify(handles[1].manifest, by_file.fetch(handles[1]))
+    publish(by_file, 4)
+    for gone in (handles[1], replace(handles[1], location=location)):
+        with pytest.raises(WeightsUnavailable):
+            by_file.fetch(gone)
+
+
+def test_a_learner_that_was_replaced_cannot_overwrite_or_remove_its_successors_versions(by_file):
+    zombie = FilesystemTransport(by_file.directory)
+    manifest, buffer = flat.flatten([("w", torch.ones(100))], version=4, dtype=torch.float32)
+    handle = WeightHandle(manifest=manifest, location=by_file.publish(manifest, buffer, author=(1, 1)), probe=PROBE)
+    for version in (4, 5, 6, 7):
+        publish(zombie, version)
+    zombie.close()
+    flat.verify(manifest, by_file.fetch(handle))
 
 
 def test_publishing_a_version_again_after_a_resume_replaces_it(by_file):

@@ -1,0 +1,108 @@
+"""A view of a job as text: what it does, what it waits for, its roles and its workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlhf_cluster.cli.control import OUTCOMES
+from rlhf_cluster.cli.output import table
+from rlhf_cluster.driver.claim import DriverView
+from rlhf_cluster.driver.observers.excerpt import excerpt
+from rlhf_cluster.records.members import JobView, MemberView, PoolView
+
+OLD_S = 10.0
+"""A living driver writes a view about every second; one this old is worth a word."""
+WORKING = ("serving", "adopting")
+
+
+def render(view: JobView | None, *, driver: DriverView | None, job_dir: Path, now_s: float) -> str:
+    """`driver` is the newest claim on the job, alive or not."""
+    if view is None:
+        return f"{job_dir}: {_driver(view, driver=driver, job_dir=job_dir)}"
+    parts = [_job(view, driver=driver, job_dir=job_dir, age_s=now_s - view.time_s)]
+    if view.pools:
+        parts.append(_pools(view.pools))
+    members = [member for pool in view.pools for member in pool.members]
+    if members:
+        parts.append(_members(members))
+    return "\n\n".join(parts)
+
+
+def _job(view: JobView, *, driver: DriverView | None, job_dir: Path, age_s: float) -> str:
+    state = ", ".join(filter(None, [view.state, f"step {view.step} of {view.num_steps}", excerpt(view.phase)]))
+    late = age_s > OLD_S and driver is not None and driver.is_alive is True
+    lines = [
+        ("job", f"{excerpt(view.job_name)}: {state}"),
+        ("driver", _driver(view, driver=driver, job_dir=job_dir)),
+        ("rollouts", f"{view.num_in_flight} in flight, {view.num_complete} complete"),
+        ("waits for", excerpt(view.waiting_for, width=200)),
+        ("bottleneck", excerpt(view.bottleneck, width=200)),
+        ("seen", f"{span(age_s)} ago" + (", and nothing since: its driver runs, but is slow or stuck" if late else "")),
+    ]
+    return "\n".join(f"{name:<12}{text}" for name, text in lines if text)
+
+
+def _driver(view: JobView | None, *, driver: DriverView | None, job_dir: Path) -> str:
+    if driver is None or driver.is_alive is False:
+        return _gone(view, driver=driver, job_dir=job_dir)
+    who = f"number {driver.epoch}, pid {driver.process_id} on {driver.host}"
+    if driver.is_alive is None:
+        who += "; whether it still runs cannot be seen from here"
+    if view is None or view.epoch < driver.epoch:
+        return f"{who}; it has not told its status yet"
+    return who
+
+
+def _gone(view: JobView | None, *, driver: DriverView | None, job_dir: Path) -> str:
+    if view is not None and view.state == "succeeded":
+        return "none; the job is done"
+    if view is not None and view.state in OUTCOMES:
+        return f"none; `rlhf resume {job_dir}` goes on"
+    pid = f" (pid {driver.process_id})" if driver and driver.process_id else ""
+    return f"the driver of this job{pid} is gone; `rlhf resume {job_dir}` goes on"
+
+
+def span(seconds: float) -> str:
+    """A time span in the unit that suits it.
+
+    >>> [span(0.4), span(75), span(8000), span(200000)]
+    ['0 s', '75 s', '2.2 h', '2.3 days']
+    """
+    seconds = max(seconds, 0.0)  # clocks of two machines differ
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
+def _pools(pools: tuple[PoolView, ...]) -> str:
+    rows = [
+        [
+            pool.role,
+            f"{sum(member.state in WORKING for member in pool.members)} of {pool.desired}",
+            pool.num_restarts,
+            excerpt(pool.last_error),
+        ]
+        for pool in pools
+    ]
+    return table(["role", "at work", "restarts", "last error"], rows)
+
+
+def _members(members: list[MemberView]) -> str:
+    headers = ["worker", "state", "version", "in flight", "tokens", "tokens/s", "busy", "memory", "reason"]
+    return table(headers, [_row(member) for member in members])
+
+
+def _row(member: MemberView) -> list[object]:
+    return [
+        member.worker_id,
+        member.state,
+        "" if member.version < 0 else member.version,
+        member.num_in_flight,
+        member.tokens_in_flight,
+        f"{member.tokens_per_s:.0f}",
+        f"{member.busy_share:.0%}",
+        f"{member.rss_bytes / 2**30:.1f} GiB" if member.rss_bytes else "",
+        excerpt(member.reason),
+    ]

@@ -1,0 +1,132 @@
+"""Puts the driver of a job together from its parts, and starts what runs beside it: one place for the wiring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlhf_cluster.config import JobConfig
+from rlhf_cluster.driver.checkpoints import Checkpoints
+from rlhf_cluster.driver.claim import Claim
+from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.driver.control import Control
+from rlhf_cluster.driver.evaluate import Evaluator
+from rlhf_cluster.driver.figures import RoleFigures, Statuses
+from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.ledger.ledger import Ledger
+from rlhf_cluster.driver.loop import Driver
+from rlhf_cluster.driver.mailbox import Mailbox
+from rlhf_cluster.driver.pacing import Pacing
+from rlhf_cluster.driver.prompts import JobPrompts
+from rlhf_cluster.driver.replica import LearnerReplica
+from rlhf_cluster.driver.rollouts import Rollouts
+from rlhf_cluster.driver.scoring import Scoring
+from rlhf_cluster.driver.status_file import StatusFile
+from rlhf_cluster.driver.view import Views
+from rlhf_cluster.records.events import Event, Phase
+from rlhf_cluster.runtime.roles import Roles
+
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What all parts of a driver share: where it works, and by which right."""
+
+    job: JobConfig
+    job_dir: Path
+    claim: Claim
+    stop: asyncio.Event
+    emit: Callable[[Event], None]
+    clock: Clock
+    at: Callable[[str], None] = lambda transition: None
+
+
+@asynccontextmanager
+async def open_driver(
+    setting: Setting, roles: Roles, prompts: JobPrompts, *, serve_control: bool = True
+) -> AsyncGenerator[Driver]:
+    """The driver, with the learner caught up to the ledger and the prompts that were under way taken up again."""
+    job, clock, emit = setting.job, setting.clock, setting.emit
+    ledger = Ledger.open(setting.job_dir, claim=setting.claim, clock=clock)
+    try:
+        learner = await _learner(setting, roles, ledger)
+        fleet = Fleet(job, roles.rollout, ledger=ledger, clock=clock)
+        learner.on_mended = fleet.renew
+        scoring = Scoring(job, rewards=roles.reward, references=roles.reference)
+        rollouts = Rollouts(
+            job, fleet, scoring, ledger=ledger, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock
+        )
+        statuses = Statuses(roles, bound_s=job.limits.status_s)
+        pacing = Pacing(job, fleet, emit=emit, clock=clock)
+        driver = Driver(
+            job,
+            rollouts=rollouts,
+            learner=learner,
+            ledger=ledger,
+            evaluator=Evaluator(job, fleet, scoring, prompts=prompts.eval, decode=prompts.decode, clock=clock),
+            checkpoints=_checkpoints(setting),
+            role_figures=RoleFigures(statuses, clock),
+            pacing=pacing,
+            emit=emit,
+            clock=clock,
+            at=setting.at,
+        )
+        beside = _control(setting, driver, roles, statuses, pacing) if serve_control else []
+        async with aclosing(fleet), aclosing(rollouts), _running(beside):
+            fleet.start()
+            yield driver
+    finally:
+        ledger.close()
+
+
+async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerReplica:
+    """With every batch applied that the ledger has accepted."""
+    learner = LearnerReplica(
+        setting.job,
+        roles.learner,
+        ledger=ledger,
+        checkpoints=setting.job_dir / CHECKPOINTS,
+        emit=setting.emit,
+        clock=setting.clock,
+    )
+    if step := ledger.history.step:
+        setting.emit(Phase(time_s=setting.clock.time(), step=step, name="bringing the learner up to the ledger"))
+        await learner.begin(step)
+    return learner
+
+
+def _checkpoints(setting: Setting) -> Checkpoints:
+    settings = setting.job.checkpoint
+    return Checkpoints(
+        setting.job_dir / CHECKPOINTS,
+        keep=settings.keep,
+        keep_best=settings.keep_best,
+        best_by=settings.best_by,
+        state=dict,
+        clock=setting.clock,
+        claim=setting.claim,
+    )
+
+
+def _control(setting: Setting, driver: Driver, roles: Roles, statuses: Statuses, pacing: Pacing) -> list[Any]:
+    """What answers people while the driver works."""
+    views = Views(driver, roles, statuses, pacing, epoch=setting.claim.epoch, stop=setting.stop, clock=setting.clock)
+    control = Control(setting.job, driver, roles, stop=setting.stop)
+    return [Mailbox(setting.job_dir).serve(control.obey), StatusFile(setting.job_dir).keep(views.now)]
+
+
+@asynccontextmanager
+async def _running(work: list[Any]) -> AsyncGenerator[None]:
+    """Run coroutines beside the block, and cancel them at its end."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,81 @@
+"""What a person can ask of the running job, and what it answers. The mailbox and, later, the API bring the commands."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rlhf_cluster.config import JobConfig
+from rlhf_cluster.errors import ConfigError, did_you_mean
+from rlhf_cluster.records.commands import Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+
+if TYPE_CHECKING:
+    from rlhf_cluster.driver.loop import Driver
+    from rlhf_cluster.runtime.roles import Roles
+
+
+class Control:
+    """Obeys between two waits of the driver. Every answer is one sentence; a refusal is a `ConfigError`."""
+
+    def __init__(self, job: JobConfig, driver: Driver, roles: Roles, *, stop: asyncio.Event) -> None:
+        self._job = job
+        self._driver = driver
+        self._roles = roles
+        self._stop = stop
+
+    async def obey(self, command: Command) -> str:
+        obeys: dict[type[Command], Callable[..., str]] = {
+            Scale: self._scale,
+            Drain: self._drain,
+            Pause: self._pause,
+            Resume: self._resume,
+            Checkpoint: self._checkpoint,
+            Stop: self._end,
+        }
+        return obeys[type(command)](command)
+
+    def _scale(self, command: Scale) -> str:
+        pools = self._roles.pools
+        if command.role not in pools:
+            hint = did_you_mean(command.role, pools)
+            raise ConfigError(f"role {command.role!r} cannot be scaled in this job{hint}; it has {', '.join(pools)}")
+        bounds = self._job.autoscale
+        if command.role == "rollout" and bounds is not None:
+            raise ConfigError(
+                f"autoscale sets the number of rollout workers between {bounds.min_workers} and {bounds.max_workers}: "
+                "leave [autoscale] out of the job to scale by hand"
+            )
+        before = pools[command.role].size
+        pools[command.role].resize(command.num_workers)
+        return f"{command.role}: {before} -> {command.num_workers} wanted from now on"
+
+    def _drain(self, command: Drain) -> str:
+        for name, pool in self._roles.pools.items():
+            if pool.drain(command.worker_id):
+                return f"{command.worker_id} is being drained; {pool.size} {name} wanted from now on"
+        known = [worker_id for pool in self._roles.pools.values() for worker_id in pool.handles()]
+        hint = did_you_mean(command.worker_id, known) or f"; at work are {', '.join(known)}"
+        raise ConfigError(f"no worker {command.worker_id!r} can be drained now{hint}")
+
+    def _pause(self, command: Pause) -> str:
+        self._driver.rollouts.paused = True
+        return f"paused at step {self._driver.step}: no new prompts go out, what is under way is finished and kept"
+
+    def _resume(self, command: Resume) -> str:
+        if not self._driver.rollouts.paused:
+            return "the job is not paused; it goes on"
+        self._driver.rollouts.paused = False
+        self._driver.rollouts.fleet.changed.set()
+        return f"resumed at step {self._driver.step}"
+
+    def _checkpoint(self, command: Checkpoint) -> str:
+        self._driver.wants_checkpoint = True
+        return f"a checkpoint is written after step {self._driver.step + 1}"
+
+    def _end(self, command: Stop) -> str:
+        self._stop.set()
+        # A paused job would not finish its step.
+        self._driver.rollouts.paused = False
+        self._driver.rollouts.fleet.changed.set()
+        return f"the job ends after step {self._driver.step + 1}, with a checkpoint"

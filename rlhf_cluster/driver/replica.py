@@ -1,0 +1,190 @@
+"""The learner as a replica of the batch log: whatever dies, another group loads a checkpoint, replays, and goes on.
+
+Every batch is durable before the learner gets it, so losing the learner loses no generated token. A replay applies the
+same batches to the same weights; its losses are compared with those that were logged, to the bit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from rlhf_cluster.config import JobConfig
+from rlhf_cluster.driver.checkpoints import newest_verified
+from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.errors import RoleError
+from rlhf_cluster.records import Batch, StepReport, WeightHandle
+from rlhf_cluster.records.events import Event, LearnerRecovered, Notice
+from rlhf_cluster.runtime.bounds import within
+from rlhf_cluster.runtime.watch import watched
+
+if TYPE_CHECKING:
+    from rlhf_cluster.driver.ledger.ledger import Ledger
+    from rlhf_cluster.learner.group import LearnerGroup
+    from rlhf_cluster.runtime.learner_host import LearnerHost
+
+Result = TypeVar("Result")
+ROLE = "learner"
+
+
+class LearnerReplica:
+    """The learner group that is there now, and how another one takes its place."""
+
+    def __init__(
+        self,
+        job: JobConfig,
+        host: LearnerHost,
+        *,
+        ledger: Ledger,
+        checkpoints: Path,
+        emit: Callable[[Event], None],
+        clock: Clock,
+    ) -> None:
+        self.job = job
+        self.host = host
+        self.num_applied = 0
+        """Batches that the learner has applied: the version it holds."""
+        self.on_mended: Callable[[WeightHandle], None] = lambda handle: None
+        """Gets the weights that a new group has published, in the place of those that went with the old one."""
+        self._ledger = ledger
+        self._checkpoints = checkpoints
+        self._emit = emit
+        self._clock = clock
+        self._mending = asyncio.Lock()
+
+    async def begin(self, num_steps: int) -> None:
+        """Bring the first group to where the ledger is; a group that is lost on the way is replaced."""
+        group = self.host.group
+        try:
+            await self._catch_up(num_steps)
+        except RoleError as error:
+            self.num_applied = num_steps
+            await self._mend(group, error)
+
+    async def _catch_up(self, num_steps: int) -> tuple[float, float, int]:
+        """Bring a fresh group to where `num_steps` batches are applied. Returns seconds to load, seconds to replay,
+        and the number of batches replayed."""
+        started_s = self._clock.monotonic()
+        path = await self._newest_checkpoint(num_steps)
+        self.num_applied = 0
+        if path is not None:
+            load = self.host.group.load(path)
+            await self._bounded(load, self.job.limits.start_s, f"loading {path.name}", counts_tokens=False)
+            status = self.host.group.status()
+            self.num_applied = (
+                await self._bounded(status, self.job.limits.status_s, "status", counts_tokens=False)
+            ).version
+        loaded_s = self._clock.monotonic()
+        num_replayed = num_steps - self.num_applied
+        while self.num_applied < num_steps:
+            await self._replay(self.num_applied)
+        return loaded_s - started_s, self._clock.monotonic() - loaded_s, num_replayed
+
+    async def update(self, batch: Batch) -> StepReport:
+        """The optimizer step of a batch that the ledger has accepted."""
+        report = await self._surely(lambda group: self._update(group, batch))
+        self.num_applied = batch.step + 1
+        self._ledger.learned(report)
+        return report
+
+    async def publish(self) -> WeightHandle:
+        handle = await self._surely(lambda group: self._weights(group.publish(), "publishing weights"))
+        self._ledger.published(handle)
+        return handle
+
+    async def publish_full(self) -> WeightHandle:
+        return await self._surely(lambda group: self._weights(group.publish_full(), "publishing weights whole"))
+
+    async def _surely(self, call: Callable[[LearnerGroup], Awaitable[Result]]) -> Result:
+        """What `call` gives, from this group or the next. Errors that are not a role's (a loss that is not finite)
+        travel."""
+        while True:
+            group = self.host.group
+            try:
+                return await call(group)
+            except RoleError as error:
+                await self._mend(group, error)
+
+    async def _mend(self, lost: LearnerGroup, error: RoleError) -> None:
+        """Replace the group and bring the next one to the same step. Whoever finds it mended already just goes on."""
+        async with self._mending:
+            while self.host.group is lost:
+                target = self.num_applied
+                started_s = self._clock.monotonic()
+                lost = await self.host.replace(error)
+                respawn_s = self._clock.monotonic() - started_s
+                try:
+                    load_s, replay_s, num_replayed = await self._catch_up(target)
+                    handle = await self._weights(self.host.group.publish(), "publishing weights")
+                except RoleError as again:
+                    self.num_applied = target
+                    error = again
+                    continue
+                self._emit(
+                    LearnerRecovered(
+                        time_s=self._clock.time(),
+                        step=target,
+                        reason=str(error),
+                        respawn_s=respawn_s,
+                        load_s=load_s,
+                        replay_s=replay_s,
+                        num_replayed=num_replayed,
+                    )
+                )
+                self._ledger.published(handle)
+                self.on_mended(handle)
+                return
+
+    async def _replay(self, step: int) -> None:
+        batch = Batch(step=step, groups=self.job.algorithm.credit(self._ledger.groups(step)))
+        report = await self._update(self.host.group, batch)
+        before = self._ledger.history.steps[step].learned
+        logged = before[0].loss if before else None
+        if logged is not None and logged != report.metrics["learner/loss"].hex():
+            text = (
+                f"the replay of step {step} gave the loss {report.metrics['learner/loss']!r} and not "
+                f"{float.fromhex(logged)!r} as logged: training goes on from the replay. Another kind of machine or "
+                "number of ranks does this; the same machine must not"
+            )
+            self._emit(Notice(time_s=self._clock.time(), step=step, level="warning", text=text))
+        self._ledger.learned(report)
+        self.num_applied = step + 1
+
+    async def _update(self, group: LearnerGroup, batch: Batch) -> StepReport:
+        answer = group.update(self.job.algorithm, batch)
+        bound_s = self.job.limits.update_s
+        return await self._bounded(answer, bound_s, f"updating on step {batch.step}", counts_tokens=True, group=group)
+
+    async def _weights(self, answer: Awaitable[WeightHandle], activity: str) -> WeightHandle:
+        return await self._bounded(answer, self.job.limits.weights_s, activity, counts_tokens=False)
+
+    async def _bounded(
+        self,
+        answer: Awaitable[Result],
+        bound_s: float,
+        activity: str,
+        *,
+        counts_tokens: bool,
+        group: LearnerGroup | None = None,
+    ) -> Result:
+        recovery = self.job.recovery
+        where = {"role": ROLE, "worker_id": self.host.worker_id, "activity": activity}
+        alive = watched(
+            answer,
+            handle=group or self.host.group,
+            stall_s=recovery.learner_stall_s,
+            unresponsive_s=recovery.unresponsive_s,
+            poll_s=min(5.0, recovery.unresponsive_s / 4),
+            counts_tokens=counts_tokens,
+            **where,
+        )
+        return await within(bound_s, alive, **where)
+
+    async def _newest_checkpoint(self, step: int) -> Path | None:
+        refused: list[str] = []
+        path = await asyncio.to_thread(newest_verified, self._checkpoints, tell=refused.append, step_at_most=step)
+        for sentence in refused:
+            self._emit(Notice(time_s=self._clock.time(), step=step, level="error", text=sentence))
+        return path
