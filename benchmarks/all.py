@@ -39,6 +39,8 @@ def main() -> None:
     run("handover.py", "--model", model, "--steps=5")
     print("\n== cold start and memory", flush=True)
     run("cold_start.py", "--model", model)
+    print("\n== driver at scale, on simulated workers", flush=True)
+    run("scale.py", "--quick")
 
 
 def run(script: str, *options: str) -> None:

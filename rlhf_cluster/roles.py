@@ -51,7 +51,7 @@ class RolloutWorker(Role, Protocol):
         ...
 
     async def drain(self) -> None:
-        """Admit nothing more and end every stream at once, with the groups as far as they got. Nothing is thrown away."""
+        """Admit nothing more and end every stream at once, with the groups as far as they got."""
         ...
 
 
@@ -68,6 +68,11 @@ class ReferenceScorer(Role, Protocol):
 
 
 class Learner(Role, Protocol):
+    async def accumulate(self, algorithm: Any, groups: Sequence[RolloutGroup], *, step: int) -> None:
+        """Learn what can be learned of the batch of `step` while it is not complete: `groups` are all that it is known
+        to begin with, credited. Only saves time: the `update` of this step gives the same result without it."""
+        ...
+
     async def update(self, algorithm: Any, batch: Batch) -> StepReport:
         """One optimizer step (or the several epochs of `algorithm`, a value of `algorithms/`, over the batch)."""
         ...

@@ -1,7 +1,8 @@
 """What an algorithm is: a frozen value with hyper-parameters, `needs`, and pure `credit` and `loss`.
 
 It travels to the learner as an argument. The driver and the learner never look at its name: they fill the columns it
-`needs`, call `drop_reason`, `credit` and `token_weights` on numpy, and `loss` on the tensors of one microbatch.
+`needs`, call `drop_reason`, `credit`, `token_weights` and `normaliser` on numpy, and `loss` on the tensors of one
+microbatch.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class Algorithm(Settings):
 
     min_completions: ClassVar[int] = 1
     """Completions of one prompt that it needs at least: 2 where siblings are compared."""
+    by_group: ClassVar[bool] = False
+    """`credit` and `token_weights` of a group depend on that group alone, so that the groups at the head of a batch can
+    be learned while others are still generated. Claiming it wrongly costs time and never changes a step."""
 
     @property
     def needs(self) -> frozenset[str]:
@@ -69,11 +73,16 @@ class Algorithm(Settings):
         raise NotImplementedError
 
     def token_weights(self, groups: Sequence[RolloutGroup]) -> list[np.ndarray]:
-        """One float32 [N] a group; the step's loss is the sum of weight times token loss over the whole batch.
+        """One float32 [N] a group. The step's loss is the sum of weight times token loss over the whole batch, divided
+        by `normaliser`.
 
-        All of the normalisation is in here, so neither the microbatch size nor the number of ranks can change it.
+        All of the normalisation is in those two, so neither the microbatch size nor the number of ranks can change it.
         """
         raise NotImplementedError
+
+    def normaliser(self, groups: Sequence[RolloutGroup]) -> float:
+        """One number of the whole batch, above 0; 1 when `token_weights` leaves nothing to divide by."""
+        return 1.0
 
     def loss(self, columns: TokenColumns) -> TokenLoss:
         """Per-token loss of one microbatch. Pure: no device, no process group, no IO."""

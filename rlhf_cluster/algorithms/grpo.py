@@ -27,6 +27,7 @@ class GRPO(Algorithm):
     """
 
     min_completions: ClassVar[int] = 2
+    by_group: ClassVar[bool] = True
 
     type: Literal["grpo"] = "grpo"
     scale_rewards: Literal["std", "none"] = "std"
@@ -83,7 +84,10 @@ class GRPO(Algorithm):
         return tuple(replace(group, advantages=self._advantages(group)) for group in groups)
 
     def token_weights(self, groups: Sequence[RolloutGroup]) -> list[np.ndarray]:
-        return reduce.token_weights(
+        return reduce.relative_weights([group.lengths for group in groups], aggregation=self.aggregation)
+
+    def normaliser(self, groups: Sequence[RolloutGroup]) -> float:
+        return reduce.normaliser(
             [group.lengths for group in groups], aggregation=self.aggregation, constant_length=self.constant_length
         )
 

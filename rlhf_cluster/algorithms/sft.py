@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from rlhf_cluster.algorithms.base import Algorithm, TokenColumns, TokenLoss
-from rlhf_cluster.functional.reduce import token_weights
+from rlhf_cluster.functional import reduce
 from rlhf_cluster.records import RolloutGroup
 
 
 class SFT(Algorithm):
     """Per token: `-log p`, averaged over the tokens of the batch. No hyper-parameters."""
+
+    by_group: ClassVar[bool] = True
 
     type: Literal["sft"] = "sft"
 
@@ -32,7 +34,10 @@ class SFT(Algorithm):
         return tuple(replace(group, advantages=np.ones(group.num_tokens, dtype=np.float32)) for group in groups)
 
     def token_weights(self, groups: Sequence[RolloutGroup]) -> list[np.ndarray]:
-        return token_weights([group.lengths for group in groups], aggregation="token")
+        return reduce.relative_weights([group.lengths for group in groups], aggregation="token")
+
+    def normaliser(self, groups: Sequence[RolloutGroup]) -> float:
+        return reduce.normaliser([group.lengths for group in groups], aggregation="token")
 
     def loss(self, columns: TokenColumns) -> TokenLoss:
         return TokenLoss(loss_N=-columns.advantages_N * columns.logprobs_N, metrics={})

@@ -20,6 +20,9 @@ class TrainSettings(Settings):
     """Size of a group."""
     max_staleness: int = Field(0, ge=0)
     """Most versions that a token may lag behind the version it trains. 0 is synchronous: generate, then learn."""
+    learn_early: bool = True
+    """Compute the gradient of the oldest groups of a batch while the others are still generated. The step that comes
+    of it is the same to the bit. Only for algorithms that credit every group alone; the built-in ones do."""
 
 
 class EvaluationSettings(Settings):

@@ -1,7 +1,7 @@
 """Rollout groups as rows of tokens for one forward pass, the prompt of a group computed once.
 
 A row is a small tree: the prompt is the trunk, every completion a branch that sees the trunk and itself. The last token
-of a completion predicts nothing that is trained, so it is not an input. Rows of similar length share a microbatch.
+of a completion predicts nothing that is trained, so it is not an input. `plan` says which rows share a microbatch.
 
     tokens     p0 p1 p2 | a0 a1 | b0 b1 b2        (completions a0 a1 a2 and b0 b1 b2 b3)
     positions   0  1  2 |  3  4 |  3  4  5
@@ -79,34 +79,6 @@ def _rows_of_group(index: int, group: RolloutGroup, share_prompt: bool, max_row_
         num_inputs += branch
     if members:
         yield Row(group=index, completions=np.array(members), num_inputs=num_inputs)
-
-
-def plan_microbatches(rows: Sequence[Row], *, num_ranks: int, budget_tokens: int) -> list[list[list[Row]]]:
-    """[rank][microbatch][row], every rank with the same number of microbatches, or the collectives would hang.
-
-    Rows are sorted by length and dealt to and fro, so ranks get near-equal work; within a rank, neighbours in length
-    share a microbatch of at most `budget_tokens` (rows x longest), which keeps padding small. A rank that comes out
-    short gets empty microbatches at its end.
-    """
-    ordered = sorted(rows, key=lambda row: (-row.num_inputs, row.group, int(row.completions[0])))
-    shares: list[list[Row]] = [[] for _ in range(num_ranks)]
-    for place, row in enumerate(ordered):
-        lap, seat = divmod(place, num_ranks)
-        shares[seat if lap % 2 == 0 else num_ranks - 1 - seat].append(row)
-    planned = [_fill(share, budget_tokens) for share in shares]
-    most = max(len(microbatches) for microbatches in planned)
-    return [microbatches + [[] for _ in range(most - len(microbatches))] for microbatches in planned]
-
-
-def _fill(rows: Sequence[Row], budget_tokens: int) -> list[list[Row]]:
-    """Rows come longest first, so the first of a microbatch sets its width."""
-    microbatches: list[list[Row]] = []
-    for row in rows:
-        if microbatches and (len(microbatches[-1]) + 1) * microbatches[-1][0].num_inputs <= budget_tokens:
-            microbatches[-1].append(row)
-        else:
-            microbatches.append([row])
-    return microbatches
 
 
 def build_microbatch(groups: Sequence[RolloutGroup], rows: Sequence[Row]) -> Microbatch:

@@ -43,7 +43,7 @@ class Setting:
     stop: asyncio.Event
     emit: Callable[[Event], None]
     clock: Clock
-    at: Callable[[str], None] = lambda transition: None
+    at: Callable[[str], None] = lambda _: None
 
 
 @asynccontextmanager
@@ -77,7 +77,8 @@ async def open_driver(
             at=setting.at,
         )
         beside = _control(setting, driver, roles, statuses, pacing) if serve_control else []
-        async with aclosing(fleet), aclosing(rollouts), _running(beside):
+        # The fleet first: groups that arrive while it ends are still begun to be scored.
+        async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside):
             fleet.start()
             yield driver
     finally:

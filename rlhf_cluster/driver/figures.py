@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -94,15 +95,19 @@ class Statuses:
             name: {**pool.handles(), **pool.draining()} for name, pool in self._roles.pools.items()
         }
         members["learner"] = self._roles.learner.members
-        answers = {name: await asyncio.gather(*map(self._one, handles.values())) for name, handles in members.items()}
+        answers = {
+            name: await asyncio.gather(*(self._one(*member) for member in handles.items()))
+            for name, handles in members.items()
+        }
         told = {name: [answer for answer in of_role if answer is not None] for name, of_role in answers.items()}
         self.newest = {status.worker_id: status for of_role in told.values() for status in of_role}
         return told
 
-    async def _one(self, handle: Any) -> WorkerStatus | None:
+    async def _one(self, worker_id: str, handle: Any) -> WorkerStatus | None:
         try:
             async with asyncio.timeout(self._bound_s):
-                return await handle.status()
+                # A rank of another incarnation still calls itself by its number alone.
+                return replace(await handle.status(), worker_id=worker_id)
         except (TimeoutError, RoleError):
             return None
 

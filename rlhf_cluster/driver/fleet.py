@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.driver.vigil import Vigil
 from rlhf_cluster.errors import (
     BadAnswer,
     NeedsFullVersion,
     NotServing,
     RoleDied,
     RoleError,
-    RoleHung,
     RoleTimeout,
     WeightError,
     WeightsUnavailable,
 )
 from rlhf_cluster.flow.group_checks import problem_of
 from rlhf_cluster.flow.routing import Roster
-from rlhf_cluster.flow.stalls import Hedge, ProgressWatch
 from rlhf_cluster.records import Adopted, RolloutGroup, RolloutRequest, WeightHandle
 from rlhf_cluster.runtime.bounds import each_within, within
 from rlhf_cluster.runtime.watch import watched
@@ -91,11 +90,7 @@ class Fleet:
         self._workers: dict[str, _Worker] = {}
         self._newest: WeightHandle | None = None
         self._publish_full: Callable[[], Awaitable[WeightHandle]] | None = None
-        self._progress = ProgressWatch(
-            hedge_s=job.recovery.hedge_s, stall_s=job.recovery.stall_s, unresponsive_s=job.recovery.unresponsive_s
-        )
-        self._poll_s = min(5.0, job.recovery.hedge_s / 4, job.recovery.unresponsive_s / 4)
-        self._asked: set[str] = set()
+        self._vigil = Vigil(job, handle_of=self._handle_of, hedge=self._hedge, lost=self.lost, clock=clock)
         self._numbers = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._failure: BaseException | None = None
@@ -103,7 +98,8 @@ class Fleet:
     def start(self) -> None:
         """Begin to look after the pool's workers. Close with `aclose`."""
         self._spawn(self._follow_pool())
-        self._spawn(self._watch_progress())
+        self._spawn(self._vigil.keep(self._spawn))
+        self._spawn(self._look_again())
 
     @property
     def failure(self) -> BaseException | None:
@@ -114,9 +110,17 @@ class Fleet:
     def num_in_flight(self) -> int:
         return sum(len(worker.held) for worker in self._workers.values())
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether `serving` names any. Asked after every group, so it stops at the first."""
+        return any(w.proof is not None and not w.draining for w in self._workers.values())
+
     def serving(self) -> list[str]:
         """Workers that hold a proven version and take prompts, in the order in which they joined."""
         return [w.worker_id for w in self._workers.values() if w.proof is not None and not w.draining]
+
+    def _handle_of(self, worker_id: str) -> RolloutWorker | None:
+        return self._workers[worker_id].handle if worker_id in self._workers else None
 
     def version_of(self, worker_id: str) -> int:
         return self._workers[worker_id].version if worker_id in self._workers else -1
@@ -137,7 +141,12 @@ class Fleet:
         there = list(self._workers.values())
         for worker in there:
             worker.news.set()
-        while any(self._lags(worker) for worker in there):
+        # One that has caught up never lags behind this version again, so each is passed once however often we wake.
+        waited_for = list(there)
+        while waited_for:
+            if not self._lags(waited_for[-1]):
+                waited_for.pop()
+                continue
             if self.failure is not None:
                 raise self.failure
             await self.news()
@@ -149,11 +158,7 @@ class Fleet:
         Call it right after the look that found nothing to do, without waiting for anything in between.
         """
         self.changed.clear()
-        try:
-            async with asyncio.timeout(LOOK_AGAIN_S):
-                await self.changed.wait()
-        except TimeoutError:
-            return
+        await self.changed.wait()
 
     def renew(self, handle: WeightHandle) -> None:
         """Another learner group published the newest version again; workers that hold these weights keep them."""
@@ -165,7 +170,7 @@ class Fleet:
         """Have `worker_id` answer; what comes of it is told to `owner`."""
         worker = self._workers[worker_id]
         self.roster.load(worker_id, len(requests))
-        self._progress.sent(worker_id, self._clock.monotonic())
+        self._vigil.sent(worker_id)
         numbered = {}
         for request in requests:
             self._numbers += 1
@@ -189,6 +194,12 @@ class Fleet:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _look_again(self) -> None:
+        """One timer for all who wait for news, so that the waits themselves cost none."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            self.changed.set()
 
     async def _follow_pool(self) -> None:
         while True:
@@ -223,7 +234,7 @@ class Fleet:
                 await worker.news.wait()
 
     async def _adopt(self, worker: _Worker, handle: WeightHandle) -> None:
-        self._progress.paused(worker.worker_id, self._clock.monotonic())
+        self._vigil.paused(worker.worker_id)
         try:
             try:
                 proof = await self._adopted(worker, handle)
@@ -232,7 +243,7 @@ class Fleet:
                 assert self._publish_full is not None, "a version was offered together with the way to get it whole"
                 proof = await self._adopted(worker, await self._publish_full())
         finally:
-            self._progress.resumed(worker.worker_id, self._clock.monotonic())
+            self._vigil.resumed(worker.worker_id)
         self._ledger.proved(proof)
         worker.proof = proof
         if not worker.draining:
@@ -247,7 +258,7 @@ class Fleet:
             handle=worker.handle,
             stall_s=self._recovery.stall_s,
             unresponsive_s=self._recovery.unresponsive_s,
-            poll_s=self._poll_s,
+            poll_s=self._vigil.poll_s,
             counts_tokens=False,
             **where,
         )
@@ -259,7 +270,6 @@ class Fleet:
         where = self._where(worker, f"generating {len(requests)} groups")
         try:
             async for groups in each_within(self._limits.generate_s, worker.handle.run(requests), **where):
-                self._progress.heard(worker.worker_id, self._clock.monotonic())
                 self._receive(worker, groups, numbers, owner)
         except NotServing as error:
             if not worker.draining:
@@ -288,8 +298,7 @@ class Fleet:
                 begun.append(replace(request, begun=group))
             del worker.held[numbers.pop(group.request_id)]
         self.roster.load(worker.worker_id, -len(groups))
-        if not worker.held:
-            self._progress.idle(worker.worker_id)
+        self._vigil.heard(worker.worker_id, has_work=bool(worker.held))
         if finished:
             owner.arrived(worker.worker_id, finished)
         if begun:
@@ -318,37 +327,10 @@ class Fleet:
         self.pool.drained(worker.worker_id)
         self.changed.set()
 
-    async def _watch_progress(self) -> None:
-        while True:
-            await asyncio.sleep(self._poll_s)
-            now_s = self._clock.monotonic()
-            for worker_id in self._progress.ask(now_s):
-                if worker_id in self._workers and worker_id not in self._asked:
-                    self._asked.add(worker_id)
-                    self._spawn(self._ask(self._workers[worker_id]))
-            for verdict in self._progress.verdicts(now_s):
-                worker = self._workers.get(verdict.worker_id)
-                if worker is None:
-                    continue
-                if isinstance(verdict, Hedge):
-                    self._hedge(worker)
-                else:
-                    where = self._where(worker, "generating")
-                    self.lost(worker.worker_id, RoleHung(f"{worker.worker_id} hangs: {verdict.sentence}", **where))
-
-    async def _ask(self, worker: _Worker) -> None:
-        try:
-            async with asyncio.timeout(self._poll_s):
-                status = await worker.handle.status()
-            self._progress.status(worker.worker_id, status.tokens_total, self._clock.monotonic())
-        except TimeoutError:
-            self._progress.silent(worker.worker_id, self._clock.monotonic())
-        except RoleError as error:
-            self.lost(worker.worker_id, error)
-        finally:
-            self._asked.discard(worker.worker_id)
-
-    def _hedge(self, worker: _Worker) -> None:
+    def _hedge(self, worker_id: str) -> None:
+        worker = self._workers.get(worker_id)
+        if worker is None:
+            return
         by_owner: dict[int, tuple[Owner, list[RolloutRequest]]] = {}
         for request, owner in worker.held.values():
             by_owner.setdefault(id(owner), (owner, []))[1].append(request)
@@ -369,7 +351,7 @@ class Fleet:
 
     def _forget(self, worker: _Worker, but: asyncio.Task[Any] | None = None) -> None:
         self.roster.leave(worker.worker_id)
-        self._progress.forget(worker.worker_id)
+        self._vigil.forget(worker.worker_id)
         for task in worker.tasks:
             if task is not but and task is not asyncio.current_task():
                 task.cancel()

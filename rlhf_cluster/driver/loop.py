@@ -2,6 +2,7 @@
 
     driver      gather --> credit --> accept --> update --> publish --> adopt
     workers     generate (while the learner learns, when max_staleness > 0)
+    learner     computes the gradient of the groups that are complete, while gather waits for the others
     rewards     score each group as it completes, while others still generate
 
 `max_staleness = 0` is synchronous training; there is no second loop for it. The buffer decides what may go out. From
@@ -50,7 +51,7 @@ class Driver:
         pacing: Pacing,
         emit: Callable[[Event], None],
         clock: Clock,
-        at: Callable[[str], None] = lambda transition: None,
+        at: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`at` is called with the name of every transition that the driver is about to make."""
         self.job = job
@@ -68,6 +69,7 @@ class Driver:
         self._pacing = pacing
         self._at = at
         self._saving: asyncio.Task[None] | None = None
+        self._on_head = learner.learn_head if job.train.learn_early and job.algorithm.by_group else None
         self._evaluated: dict[str, float] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -86,7 +88,7 @@ class Driver:
     async def train_step(self) -> None:
         """One optimizer step."""
         watch = Stopwatch(self.clock)
-        groups = await watch.time("driver/gather_s", self.rollouts.gather())
+        groups = await watch.time("driver/gather_s", self.rollouts.gather(self._on_head))
         batch = Batch(step=self.step, groups=self.job.algorithm.credit(groups))
         self._at("accept")
         self.ledger.accept(batch)
@@ -101,6 +103,12 @@ class Driver:
         """Hand the weights over and evaluate; nothing is trained."""
         await self._hand_over()
         return await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
+
+    async def aclose(self) -> None:
+        """Give up the checkpoint that is still being written: the job ends without it."""
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.gather(self._saving, return_exceptions=True)
 
     async def _hand_over(self) -> list[Adopted]:
         """Publish the learner's version and have the workers adopt it; what they are generating goes on under it."""
@@ -119,7 +127,7 @@ class Driver:
             "weights/probe_gap": max((proof.probe_gap for proof in adopted), default=0.0),
             "weights/adopt_s": max((proof.adopt_s for proof in adopted), default=0.0),
         }
-        self._pacing.observe(metrics, step=self.step)
+        metrics |= self._pacing.observe(metrics, step=self.step)
         self.emit(
             StepDone(
                 time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
@@ -165,8 +173,11 @@ class Driver:
             await saving
 
     async def _save_last(self) -> None:
-        """The job's result: where it was lost with the learner, another learner writes it."""
+        """The job's result: where it was lost with the learner, another learner writes it. Before the first step there
+        is none."""
         await self._saved()
+        if not self.step:
+            return
         for _ in range(MAX_LAST_SAVES):
             if self.step in self.checkpoints.steps():
                 return

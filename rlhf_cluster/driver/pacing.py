@@ -33,8 +33,8 @@ class Pacing:
                 max_staleness=job.train.max_staleness,
             )
 
-    def observe(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """`metrics` are those of the step that was just finished."""
+    def observe(self, metrics: Mapping[str, float], *, step: int) -> dict[str, float]:
+        """`metrics` are those of the step that was just finished; returns `driver/ideal_share`."""
         hand_over_s = metrics["weights/hand_over_s"]
         adopt_s = min(metrics["weights/adopt_s"], hand_over_s)
         self._bottleneck.observe(
@@ -51,9 +51,11 @@ class Pacing:
                 },
             )
         )
-        self.sentence = self._bottleneck.report().sentence
+        report = self._bottleneck.report()
+        self.sentence = report.sentence
         if self._policy is not None:
             self._scale(self._policy, metrics, step=step)
+        return {"driver/ideal_share": report.ideal_share}
 
     def _scale(self, policy: ScalingPolicy, metrics: Mapping[str, float], *, step: int) -> None:
         pool, num_serving = self._fleet.pool, len(self._fleet.serving())

@@ -7,15 +7,16 @@ same batches to the same weights; its losses are compared with those that were l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import newest_verified
 from rlhf_cluster.driver.clock import Clock
-from rlhf_cluster.errors import RoleError
-from rlhf_cluster.records import Batch, StepReport, WeightHandle
+from rlhf_cluster.errors import BadAnswer, RoleError
+from rlhf_cluster.records import Batch, RolloutGroup, StepReport, WeightHandle
 from rlhf_cluster.records.events import Event, LearnerRecovered, Notice
 from rlhf_cluster.runtime.bounds import within
 from rlhf_cluster.runtime.watch import watched
@@ -82,6 +83,17 @@ class LearnerReplica:
             await self._replay(self.num_applied)
         return loaded_s - started_s, self._clock.monotonic() - loaded_s, num_replayed
 
+    async def learn_head(self, groups: Sequence[RolloutGroup]) -> None:
+        """Begin the next step with the `groups` at the head of its batch. Changes nothing but the time it takes, so a
+        learner that is lost here is left for `update` to find and mend."""
+        if self._mending.locked():
+            return
+        group, step = self.host.group, self.num_applied
+        answer = group.accumulate(self.job.algorithm, self.job.algorithm.credit(groups), step=step)
+        activity = f"learning the head of step {step}"
+        with suppress(RoleError):
+            await self._bounded(answer, self.job.limits.update_s, activity, counts_tokens=True, group=group)
+
     async def update(self, batch: Batch) -> StepReport:
         """The optimizer step of a batch that the ledger has accepted."""
         report = await self._surely(lambda group: self._update(group, batch))
@@ -90,7 +102,7 @@ class LearnerReplica:
         return report
 
     async def publish(self) -> WeightHandle:
-        handle = await self._surely(lambda group: self._weights(group.publish(), "publishing weights"))
+        handle = await self._surely(self._published)
         self._ledger.published(handle)
         return handle
 
@@ -117,7 +129,7 @@ class LearnerReplica:
                 respawn_s = self._clock.monotonic() - started_s
                 try:
                     load_s, replay_s, num_replayed = await self._catch_up(target)
-                    handle = await self._weights(self.host.group.publish(), "publishing weights")
+                    handle = await self._published(self.host.group)
                 except RoleError as again:
                     self.num_applied = target
                     error = again
@@ -142,9 +154,10 @@ class LearnerReplica:
         report = await self._update(self.host.group, batch)
         before = self._ledger.history.steps[step].learned
         logged = before[0].loss if before else None
-        if logged is not None and logged != report.metrics["learner/loss"].hex():
+        loss = float(report.metrics["learner/loss"])
+        if logged is not None and logged != loss.hex():
             text = (
-                f"the replay of step {step} gave the loss {report.metrics['learner/loss']!r} and not "
+                f"the replay of step {step} gave the loss {loss!r} and not "
                 f"{float.fromhex(logged)!r} as logged: training goes on from the replay. Another kind of machine or "
                 "number of ranks does this; the same machine must not"
             )
@@ -156,6 +169,19 @@ class LearnerReplica:
         answer = group.update(self.job.algorithm, batch)
         bound_s = self.job.limits.update_s
         return await self._bounded(answer, bound_s, f"updating on step {batch.step}", counts_tokens=True, group=group)
+
+    async def _published(self, group: LearnerGroup) -> WeightHandle:
+        """Workers would refuse a version that goes back, and nobody could train on tokens of one from the future."""
+        handle = await self._weights(group.publish(), "publishing weights")
+        if handle.version != self.num_applied:
+            name = self.host.worker_id
+            raise BadAnswer(
+                f"{name} published version {handle.version} after {self.num_applied} steps",
+                role=ROLE,
+                worker_id=name,
+                activity="publishing weights",
+            )
+        return handle
 
     async def _weights(self, answer: Awaitable[WeightHandle], activity: str) -> WeightHandle:
         return await self._bounded(answer, self.job.limits.weights_s, activity, counts_tokens=False)

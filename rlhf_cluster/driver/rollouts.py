@@ -28,13 +28,14 @@ from rlhf_cluster.driver.scoring import DeadlyGroup, Scoring
 from rlhf_cluster.errors import DataError, RoleTimeout
 from rlhf_cluster.flow.buffer import Buffer
 from rlhf_cluster.flow.invalid_rate import InvalidRate
-from rlhf_cluster.records import RolloutGroup, RolloutRequest
+from rlhf_cluster.records import Prompt, RolloutGroup, RolloutRequest
 from rlhf_cluster.records.events import Event, GroupDropped, PromptQuarantined, RewardFailed
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.ledger.ledger import Ledger
 
 Decode = Callable[[Sequence[np.ndarray]], list[str]]
+OnHead = Callable[[Sequence[RolloutGroup]], Coroutine[Any, Any, None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,6 +97,8 @@ class Rollouts:
         )
         self._dropped_in_a_row: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._head: asyncio.Task[None] | None = None
+        self._feeding: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
         self._unserved_since_s: float | None = None
         self._next_request_id = 0
@@ -107,13 +110,21 @@ class Rollouts:
         )
         self._go_on()
 
-    async def gather(self) -> tuple[RolloutGroup, ...]:
-        """The next batch of groups, as soon as the oldest ones are all complete; then send out what fits meanwhile."""
+    async def gather(self, on_head: OnHead | None = None) -> tuple[RolloutGroup, ...]:
+        """The next batch of groups, as soon as the oldest ones are all complete; then send out what fits meanwhile.
+        Until then `on_head` is called with those that it is sure to begin with, one call at a time."""
+        num_seen = 0
+        self._begin_feeding()
         while (groups := self.buffer.take()) is None:
             self.raise_if_hopeless()
-            self.feed()
-            if self.buffer.num_ready < self.buffer.prompts_per_step:
-                await self.fleet.news()
+            if self._feeding is None:
+                self.feed()
+            if (num_ready := self.buffer.num_ready) >= self.buffer.prompts_per_step:
+                continue
+            if on_head and num_ready > num_seen and (self._head is None or self._head.done()):
+                num_seen = num_ready
+                self._head = self._spawn(on_head(self.buffer.ready()))
+            await self.fleet.news()
         for group in groups:
             del self._open[group.request_id]
         self.feed()
@@ -229,12 +240,25 @@ class Rollouts:
             self._next_request_id = min([*begun_again, history.next_request_id])
             return
         for request_id in sorted([*kept, *begun_again]):
-            entry = self._enter(request_id, version=min(history.step, self._oldest(kept.get(request_id))))
+            oldest = min(history.step, self._oldest(kept.get(request_id)))
+            entry = self._enter(request_id, self._prompts[request_id], version=oldest)
             if request_id in kept:
                 entry.arrived = True
                 self.buffer.complete(kept[request_id])
             else:
                 self._resending.add(request_id)
+
+    def _begin_feeding(self) -> None:
+        """From the first `gather` on, an asynchronous job's workers get prompts whatever the driver waits for: a slot
+        that falls free while the learner learns would stay empty until it is done. In a synchronous job nothing may go
+        out then, and an evaluation has the workers for itself."""
+        if self._feeding is None and self.job.train.max_staleness > 0:
+            self._feeding = self._spawn(self._keep_fed())
+
+    async def _keep_fed(self) -> None:
+        while True:
+            self.feed()
+            await self.fleet.news()
 
     def _oldest(self, group: RolloutGroup | None) -> int:
         return self._ledger.history.step if group is None or not group.num_tokens else group.oldest_version
@@ -245,13 +269,13 @@ class Rollouts:
             self._next_request_id += 1
             prompt = self._prompts[request_id]
             if _row(prompt.prompt_id) not in self._quarantined_rows:
-                return self._enter(request_id, version=version)
+                return self._enter(request_id, prompt, version=version)
             self._ledger.dropped(request_id, prompt_id=prompt.prompt_id, reason="quarantined")
 
-    def _enter(self, request_id: int, *, version: int) -> _Open:
+    def _enter(self, request_id: int, prompt: Prompt, *, version: int) -> _Open:
         request = RolloutRequest(
             request_id=request_id,
-            prompt=self._prompts[request_id],
+            prompt=prompt,
             num_completions=self.job.train.completions_per_prompt,
             sampling=self.job.rollout.sampling,
             seed=request_seed(self.job.seed, request_id),
@@ -272,7 +296,8 @@ class Rollouts:
 
     def _least_version(self, request_id: int) -> int | None:
         """That a worker must serve to take this request over; None when nobody needs to any more."""
-        return self.buffer.version_of(request_id) if self.buffer.is_in_flight(request_id) else None
+        entry = self._open.get(request_id)
+        return None if entry is None or entry.arrived else self.buffer.version_of(request_id)
 
     async def _fill(self, groups: Sequence[RolloutGroup]) -> None:
         """Fill the columns that the algorithm needs, and tell the buffer."""
@@ -337,7 +362,7 @@ class Rollouts:
 
     def _raise_if_unserved(self) -> None:
         """Nothing waits forever, not even for a machine to join the cluster."""
-        if self.fleet.serving():
+        if self.fleet.is_serving:
             self._unserved_since_s = None
             return
         now_s = self._clock.monotonic()
@@ -350,10 +375,11 @@ class Rollouts:
                 activity="starting",
             )
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -1,4 +1,4 @@
-"""Runs a job from its config to its end: directory, claim, prompts, roles, the loop, and a last event on how it went."""
+"""Runs a job from its config to its end: directory, claim, prompts, roles, the loop, and a last event on its end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def run_job(
     job_dir: Path | None = None,
     take_over: bool = False,
     clock: Clock | None = None,
-    at: Callable[[str], None] = lambda transition: None,
+    at: Callable[[str], None] = lambda _: None,
 ) -> JobEnded:
     """Run `job`; with `job_dir`, go on with the one that ran there. Returns how it ended; what failed is raised after
     the event.
@@ -150,7 +150,9 @@ class _Account:
 @asynccontextmanager
 async def _driver(setting: Setting) -> AsyncGenerator[Driver]:
     job, clock, emit = setting.job, setting.clock, setting.emit
-    emit(Phase(time_s=clock.time(), step=read_history(setting.job_dir).step, name="starting the roles"))
+    first_step = read_history(setting.job_dir).step
+    driver: Driver | None = None
+    emit(Phase(time_s=clock.time(), step=first_step, name="starting the roles"))
     # Reading prompts and starting Ray take seconds each and do not need one another.
     reading = asyncio.create_task(asyncio.to_thread(load_prompts, job))
     try:
@@ -163,8 +165,12 @@ async def _driver(setting: Setting) -> AsyncGenerator[Driver]:
                 probe_token_ids=prompts.probe_token_ids,
                 log_dir=None if runtime.one_process else setting.job_dir / "logs",
             )
+
+            def step() -> int:
+                return driver.step if driver else first_step
+
             async with (
-                open_roles(runtime, job, specs, clock=clock, emit=emit) as roles,
+                open_roles(runtime, job, specs, clock=clock, emit=emit, step=step) as roles,
                 open_driver(setting, roles, prompts) as driver,
             ):
                 yield driver

@@ -168,6 +168,11 @@ class Buffer:
             self._count_ready()
         self._num_dropped[reason] += 1
 
+    def ready(self) -> tuple[RolloutGroup, ...]:
+        """What the next batch is sure to begin with, oldest first: `num_ready` groups, at most a whole batch."""
+        slots = [self._slots[request_id] for request_id in self._line[: min(self._num_ready, self.prompts_per_step)]]
+        return tuple(slot.group for slot in slots if slot.group is not None)
+
     def take(self) -> tuple[RolloutGroup, ...] | None:
         """The next batch, oldest first; None until every one of its requests is complete."""
         if self._num_ready < self.prompts_per_step:

@@ -2,6 +2,7 @@
 
 The loss of a step is the sum of weight times token loss. Weights come from the lengths of all completions of the step,
 never of one microbatch, so neither the microbatch size nor the number of ranks nor the grouping changes the gradient.
+They are a part that each group knows alone, over one number of the whole batch.
 """
 
 from __future__ import annotations
@@ -27,25 +28,44 @@ def token_weights(
     - `constant`: 1 / (completions * `constant_length`) (Dr. GRPO), with `constant_length` the largest length allowed:
       every token alike, and the same in every step, whatever the lengths. Sums to at most 1.
     """
-    if not lengths:
-        return []
-    lengths_S = np.concatenate([np.asarray(group, dtype=np.int64) for group in lengths])
-    weights_S = _weight_per_token(lengths_S, aggregation=aggregation, constant_length=constant_length)
-    ends = np.cumsum([len(group) for group in lengths])[:-1]
-    return [
-        np.repeat(weights, group).astype(np.float32)
-        for weights, group in zip(np.split(weights_S, ends), lengths, strict=True)
-    ]
+    divisor = normaliser(lengths, aggregation=aggregation, constant_length=constant_length)
+    return [(weights / divisor).astype(np.float32) for weights in _relative(lengths, aggregation)]
 
 
-def _weight_per_token(lengths_S: np.ndarray, *, aggregation: Aggregation, constant_length: int | None) -> np.ndarray:
-    """float64 [S]: what each token of a completion weighs."""
+def relative_weights(lengths: Sequence[np.ndarray], *, aggregation: Aggregation) -> list[np.ndarray]:
+    """`token_weights` times `normaliser`: of each group without knowing the others. One float32 [N] a group.
+
+    1 for `token` and `constant`, 1 / length of the completion for `sequence`. A gradient may be summed with these
+    before the batch is complete and divided afterwards. That costs no precision, in bfloat16 neither: a factor
+    changes no rounding of floating-point numbers, and 1 is nearer to the middle of their range than 1 / tokens.
+    """
+    return [weights.astype(np.float32) for weights in _relative(lengths, aggregation)]
+
+
+def normaliser(lengths: Sequence[np.ndarray], *, aggregation: Aggregation, constant_length: int | None = None) -> float:
+    """What the sum over a whole batch, weighted by `relative_weights`, is divided by; at least 1.
+
+    All tokens for `token`, completions that have tokens for `sequence`, completions * `constant_length` for `constant`.
+    """
     if aggregation == "token":
-        return np.full(len(lengths_S), 1.0 / max(int(lengths_S.sum()), 1))
+        return float(max(sum(int(group.sum()) for group in lengths), 1))
     if aggregation == "sequence":
-        return 1.0 / (max(np.count_nonzero(lengths_S), 1) * np.maximum(lengths_S, 1))
+        return float(max(sum(int(np.count_nonzero(group)) for group in lengths), 1))
     if aggregation == "constant":
         if constant_length is None:
             raise ValueError('aggregation "constant" divides by a fixed length: pass constant_length')
-        return np.full(len(lengths_S), 1.0 / (len(lengths_S) * constant_length))
-    raise ValueError(f"aggregation {aggregation!r}: choose token, sequence or constant")
+        return float(max(sum(len(group) for group in lengths), 1) * constant_length)
+    raise _unknown(aggregation)
+
+
+def _relative(lengths: Sequence[np.ndarray], aggregation: Aggregation) -> list[np.ndarray]:
+    """float64 [N] a group."""
+    if aggregation in ("token", "constant"):
+        return [np.ones(int(group.sum())) for group in lengths]
+    if aggregation == "sequence":
+        return [np.repeat(1.0 / np.maximum(group, 1), group) for group in lengths]
+    raise _unknown(aggregation)
+
+
+def _unknown(aggregation: str) -> ValueError:
+    return ValueError(f"aggregation {aggregation!r}: choose token, sequence or constant")

@@ -1,4 +1,4 @@
-"""The columns of a whole batch, flat over all its completion tokens, cut to a microbatch's tokens on demand."""
+"""The columns of a batch or its head, flat over all completion tokens, cut to a microbatch's tokens on demand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from rlhf_cluster.algorithms import Algorithm, TokenColumns
 from rlhf_cluster.data.packing import Microbatch
-from rlhf_cluster.records import Batch
+from rlhf_cluster.records import RolloutGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,18 +18,32 @@ class BatchColumns:
     """float32 [N] each, groups one after another in batch order: the order `Microbatch.origin_N` points into."""
 
     weights_N: torch.Tensor
+    """Not yet divided by the algorithm's `normaliser`."""
     behaviour_logprobs_N: torch.Tensor
     reference_logprobs_N: torch.Tensor | None
     advantages_N: torch.Tensor
 
     @classmethod
-    def of(cls, algorithm: Algorithm, batch: Batch, *, device: torch.device) -> BatchColumns:
-        scored = all(group.reference_logprobs is not None for group in batch.groups)
+    def of(cls, algorithm: Algorithm, groups: Sequence[RolloutGroup], *, device: torch.device) -> BatchColumns:
+        scored = all(group.reference_logprobs is not None for group in groups)
         return cls(
-            weights_N=_column(algorithm.token_weights(batch.groups), device),
-            behaviour_logprobs_N=_column([group.logprobs for group in batch.groups], device),
-            reference_logprobs_N=_column([g.reference_logprobs for g in batch.groups], device) if scored else None,
-            advantages_N=_column([group.advantages for group in batch.groups], device),
+            weights_N=_column(algorithm.token_weights(groups), device),
+            behaviour_logprobs_N=_column([group.logprobs for group in groups], device),
+            reference_logprobs_N=_column([group.reference_logprobs for group in groups], device) if scored else None,
+            advantages_N=_column([group.advantages for group in groups], device),
+        )
+
+    def begins_with(self, head: BatchColumns) -> bool:
+        """To the bit."""
+        pairs = (
+            (self.weights_N, head.weights_N),
+            (self.behaviour_logprobs_N, head.behaviour_logprobs_N),
+            (self.reference_logprobs_N, head.reference_logprobs_N),
+            (self.advantages_N, head.advantages_N),
+        )
+        return all(
+            whole is part if whole is None or part is None else torch.equal(whole[: len(part)], part)
+            for whole, part in pairs
         )
 
     def weights_of(self, microbatch: Microbatch) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from rlhf_cluster.algorithms import Algorithm
-from rlhf_cluster.records import Batch, StepReport, WeightHandle, WorkerStatus
+from rlhf_cluster.records import Batch, RolloutGroup, StepReport, WeightHandle, WorkerStatus
 from rlhf_cluster.roles import Role
 
 Result = TypeVar("Result")
@@ -20,6 +20,8 @@ class Rank(Role, Protocol):
     async def rendezvous(self) -> str: ...
 
     async def start(self, meeting_point: str | None) -> None: ...
+
+    async def accumulate(self, algorithm: Algorithm, groups: Sequence[RolloutGroup], *, step: int) -> None: ...
 
     async def update(self, algorithm: Algorithm, batch: Batch) -> StepReport: ...
 
@@ -41,6 +43,9 @@ class LearnerGroup:
     async def start(self) -> None:
         meeting_point = await self.ranks[0].rendezvous() if len(self.ranks) > 1 else None
         await self._all(lambda rank: rank.start(meeting_point))
+
+    async def accumulate(self, algorithm: Algorithm, groups: Sequence[RolloutGroup], *, step: int) -> None:
+        await self._all(lambda rank: rank.accumulate(algorithm, groups, step=step))
 
     async def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
         return await self._all(lambda rank: rank.update(algorithm, batch))
@@ -69,7 +74,7 @@ class LearnerGroup:
 
     async def stacks(self) -> str:
         """Of every rank that can tell them."""
-        tell = [rank.stacks() for rank in self.ranks if hasattr(rank, "stacks")]
+        tell = [stacks() for rank in self.ranks if (stacks := getattr(rank, "stacks", None))]
         return "\n".join(await asyncio.gather(*tell))
 
     async def kill(self) -> None:

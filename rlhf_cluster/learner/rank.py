@@ -2,11 +2,13 @@
 
 Consumes batches with advantages; produces step reports and, on rank 0, weight handles and checkpoints. All ranks get
 the same call with the same batch and agree without talking on who computes what; they meet only in the gradient.
+A step may begin before its batch is complete; it runs the same arithmetic then, microbatch by microbatch.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,11 @@ import torch
 from torch import distributed
 
 from rlhf_cluster.algorithms import Algorithm
-from rlhf_cluster.data.packing import Microbatch, build_microbatch, plan_microbatches, rows_of
+from rlhf_cluster.data.packing import Microbatch, build_microbatch, rows_of
+from rlhf_cluster.data.plan import plan_microbatches
 from rlhf_cluster.errors import LearnerError
 from rlhf_cluster.learner.backends import open_backend
+from rlhf_cluster.learner.begun import StepBegun
 from rlhf_cluster.learner.columns import BatchColumns
 from rlhf_cluster.learner.optimizer import build_optimizer, freeze_lower_layers, learning_rate
 from rlhf_cluster.learner.publisher import open_publisher
@@ -34,7 +38,7 @@ from rlhf_cluster.learner.state import (
 from rlhf_cluster.learner.totals import Totals
 from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.models.policy import PolicyNetwork
-from rlhf_cluster.records import Batch, StepReport, WeightHandle
+from rlhf_cluster.records import Batch, RolloutGroup, StepReport, WeightHandle
 from rlhf_cluster.weights.flat import DTYPES
 
 if TYPE_CHECKING:
@@ -67,58 +71,93 @@ class LearnerRank:
         )
         self.backend = open_backend(settings.backend, self.network, build_optimizer(self.network, settings.optimizer))
         self.publisher = open_publisher(spec, network=self.network, transport=transport, device=self.device)
+        self._begun: StepBegun | None = None
 
     @property
     def _compute_dtype(self) -> torch.dtype:
         return torch.bfloat16 if self.spec.settings.precision == "bf16" else torch.float32
 
+    def accumulate(self, algorithm: Algorithm, groups: Sequence[RolloutGroup], *, step: int) -> None:
+        """Take the credited `groups`, the first of the batch of `step` and all known so far, into the gradient, as far
+        as they fill microbatches. `update` goes on from there; nothing that is said here can change its result."""
+        started = time.perf_counter()
+        begun = self._begin(algorithm, groups, step=step)
+        self._learn(begun, is_whole=False)
+        begun.early_s += time.perf_counter() - started
+        self._begun = begun
+
     def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
         """One optimizer step over the batch. Raises `LearnerError` when loss or gradient is not finite; then nothing
         was applied and the version stays."""
-        started, tokens_before = time.perf_counter(), self.tokens_total
-        settings = self.spec.settings
-        columns = BatchColumns.of(algorithm, batch, device=self.device)
-        microbatches = self._share_of(batch)
-        totals = Totals(num_tokens=batch.num_tokens, device=self.device)
-        for number, microbatch in enumerate(microbatches, start=1):
-            with self.backend.accumulate(last=number == len(microbatches)):
-                self._forward_backward(algorithm, microbatch, columns, totals)
-            self.tokens_total += len(microbatch.origin_N)
-        lr = learning_rate(settings.optimizer, step=batch.step, num_steps=self.spec.num_steps)
-        metrics = totals.reduced(self.num_ranks)
+        started = time.perf_counter()
+        settings = self.spec.settings.optimizer
+        begun = self._begin(algorithm, batch.groups, step=batch.step)
+        early_tokens = begun.num_tokens
+        self._learn(begun, is_whole=True)
+        normaliser = algorithm.normaliser(batch.groups)
+        metrics = begun.totals.reduced(self.num_ranks, num_tokens=batch.num_tokens, normaliser=normaliser)
         if not np.isfinite(metrics["learner/loss"]):
             self.backend.clear_gradients()
             raise LearnerError(f"step {batch.step}: the loss is {metrics['learner/loss']}; the step was not applied")
-        grad_norm = self.backend.step(lr=lr, max_grad_norm=settings.optimizer.max_grad_norm)
+        # Backends average gradients over ranks; the normaliser is of the whole batch.
+        self.backend.scale_gradients(self.num_ranks / normaliser)
+        lr = learning_rate(settings, step=batch.step, num_steps=self.spec.num_steps)
+        grad_norm = self.backend.step(lr=lr, max_grad_norm=settings.max_grad_norm)
         if not np.isfinite(grad_norm):
             raise LearnerError(f"step {batch.step}: the gradient norm is {grad_norm}; the step was not applied")
         self.version += 1
-        self.tokens_total = tokens_before + batch.num_tokens  # the other ranks' share too
+        self.tokens_total = begun.tokens_before + batch.num_tokens  # the other ranks' share too
         update_s = time.perf_counter() - started
         metrics |= {
             "learner/grad_norm": grad_norm,
             "learner/lr": lr,
             "learner/update_s": update_s,
-            "learner/tokens_per_s": batch.num_tokens / update_s,
+            "learner/early_share": early_tokens / max(begun.num_tokens, 1),
+            "learner/tokens_per_s": batch.num_tokens / (begun.early_s + update_s),
         }
         return StepReport(step=batch.step, version=self.version, metrics=metrics)
 
-    def _share_of(self, batch: Batch) -> list[Microbatch]:
-        settings = self.spec.settings
-        rows = rows_of(batch.groups, share_prompt=settings.packing == "prefix", max_row_tokens=settings.max_row_tokens)
-        planned = plan_microbatches(rows, num_ranks=self.num_ranks, budget_tokens=settings.microbatch_tokens)
-        return [build_microbatch(batch.groups, members) for members in planned[self.rank]]
+    def _begin(self, algorithm: Algorithm, groups: Sequence[RolloutGroup], *, step: int) -> StepBegun:
+        """The step as far as it was learned; anew where that was another one or of other groups. It is taken out, so
+        that an error on the way leaves nothing to go on from."""
+        columns = BatchColumns.of(algorithm, groups, device=self.device)
+        begun, self._begun = self._begun, None
+        if begun is None or not begun.is_head_of(groups, columns, algorithm=algorithm, step=step):
+            self.backend.clear_gradients()
+            totals = Totals(device=self.device)
+            return StepBegun(
+                step=step,
+                algorithm=algorithm,
+                groups=groups,
+                columns=columns,
+                totals=totals,
+                tokens_before=self.tokens_total,
+            )
+        begun.extend(groups, columns)
+        return begun
 
-    def _forward_backward(
-        self, algorithm: Algorithm, microbatch: Microbatch, columns: BatchColumns, totals: Totals
-    ) -> None:
+    def _learn(self, begun: StepBegun, *, is_whole: bool) -> None:
+        """The microbatches that are not yet in the gradient: all, or those that further groups cannot change."""
+        settings = self.spec.settings
+        rows = rows_of(begun.groups, share_prompt=settings.packing == "prefix", max_row_tokens=settings.max_row_tokens)
+        planned = plan_microbatches(
+            rows, num_ranks=self.num_ranks, budget_tokens=settings.microbatch_tokens, is_whole=is_whole
+        )[self.rank]
+        for number in range(begun.num_microbatches, len(planned)):
+            microbatch = build_microbatch(begun.groups, planned[number])
+            with self.backend.accumulate(last=is_whole and number == len(planned) - 1):
+                self._forward_backward(begun, microbatch)
+            begun.num_microbatches += 1
+            begun.num_tokens += len(microbatch.origin_N)
+            self.tokens_total += len(microbatch.origin_N)
+
+    def _forward_backward(self, begun: StepBegun, microbatch: Microbatch) -> None:
         logprobs_N = self._logprobs(microbatch)
-        weights_N = columns.weights_of(microbatch)
-        token_loss = algorithm.loss(columns.tensors_of(microbatch, logprobs_N))
+        weights_N = begun.columns.weights_of(microbatch)
+        token_loss = begun.algorithm.loss(begun.columns.tensors_of(microbatch, logprobs_N))
         loss = (weights_N * token_loss.loss_N).sum()
-        # Backends average gradients over ranks; the weights already normalise over the whole batch.
-        (loss * self.num_ranks).backward()
-        totals.add(loss.detach(), logprobs_N.detach(), token_loss.metrics)
+        loss.backward()
+        begun.totals.add(loss.detach(), logprobs_N.detach(), token_loss.metrics)
 
     def _logprobs(self, microbatch: Microbatch) -> torch.Tensor:
         # Entered for each forward: autocast keeps its bf16 copies of the weights until the outermost region ends, and
@@ -166,6 +205,7 @@ class LearnerRank:
         """Be as at the time of `snapshot(with_state=True)`: weights at full precision, optimizer, version, random
         generators. Raises `CheckpointCorrupt` where `path` holds only a policy."""
         state = read_training(path, device=self.device)
+        self._begun = None
         with torch.no_grad():
             for name, parameter in self.network.language_model.named_parameters():
                 if parameter.requires_grad:

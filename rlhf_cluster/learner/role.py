@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from concurrent import futures
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.compute_thread import ComputeThread
 from rlhf_cluster.learner.rank import LearnerRank
 from rlhf_cluster.learner.spec import LearnerSpec
-from rlhf_cluster.records import Batch, StepReport, WeightHandle, WorkerStatus
+from rlhf_cluster.records import Batch, RolloutGroup, StepReport, WeightHandle, WorkerStatus
 
 if TYPE_CHECKING:
     from rlhf_cluster.roles import WeightTransport
@@ -58,6 +60,10 @@ class LearnerRole:
                 timeout=timedelta(seconds=self.spec.settings.collective_timeout_s),
             )
         self._learner = LearnerRank(self.spec, rank=self.rank, num_ranks=self.num_ranks, transport=self.transport)
+
+    async def accumulate(self, algorithm: Algorithm, groups: Sequence[RolloutGroup], *, step: int) -> None:
+        learn = partial(self._opened().accumulate, algorithm, groups, step=step)
+        await self._thread.run(f"learning {len(groups)} groups of step {step} early", learn)
 
     async def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
         return await self._thread.run(f"updating on step {batch.step}", self._opened().update, algorithm, batch)

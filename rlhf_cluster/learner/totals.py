@@ -9,8 +9,7 @@ from torch import distributed
 
 
 class Totals:
-    def __init__(self, *, num_tokens: int, device: torch.device) -> None:
-        self.num_tokens = num_tokens
+    def __init__(self, *, device: torch.device) -> None:
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.sums: dict[str, torch.Tensor] = {}
 
@@ -22,12 +21,15 @@ class Totals:
             total = values_N.double().sum()
             self.sums[name] = self.sums[name] + total if name in self.sums else total
 
-    def reduced(self, num_ranks: int) -> dict[str, float]:
-        """By metric name: `learner/loss`, `learner/entropy` and the algorithm's own figures, over all ranks."""
+    def reduced(self, num_ranks: int, *, num_tokens: int, normaliser: float) -> dict[str, float]:
+        """By metric name: `learner/loss`, `learner/entropy` and the algorithm's own figures, over all ranks.
+
+        The batch's figures are divided by its `num_tokens`, its loss by the algorithm's `normaliser`.
+        """
         names = sorted(self.sums)
         packed = torch.stack([self.loss, *(self.sums[name] for name in names)])
         if num_ranks > 1:
             distributed.all_reduce(packed)
         loss, *sums = packed.tolist()
-        means = {f"learner/{name}": total / self.num_tokens for name, total in zip(names, sums, strict=True)}
-        return {"learner/loss": loss, **means}
+        means = {f"learner/{name}": total / num_tokens for name, total in zip(names, sums, strict=True)}
+        return {"learner/loss": loss / normaliser, **means}

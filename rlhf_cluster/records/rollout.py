@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 
 from rlhf_cluster.records.prompt import Prompt
-
 
 UNFINISHED = "unfinished"
 
@@ -106,7 +106,9 @@ class RolloutGroup:
 
     def completions(self) -> list[np.ndarray]:
         """Views of each completion's token ids, G arrays."""
-        return np.split(self.token_ids, np.cumsum(self.lengths)[:-1])
+        # Done for every group of a job, and several times as fast as `np.split`.
+        lengths = self.lengths.tolist()
+        return [self.token_ids[end - length : end] for length, end in zip(lengths, accumulate(lengths), strict=True)]
 
     def per_token(self, values_G: np.ndarray) -> np.ndarray:
         """Repeat one value a completion over its tokens: [G] -> [N]."""

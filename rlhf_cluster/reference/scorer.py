@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from rlhf_cluster.compute_thread import ComputeThread
-from rlhf_cluster.data.packing import build_microbatch, plan_microbatches, rows_of
+from rlhf_cluster.data.packing import build_microbatch, rows_of
+from rlhf_cluster.data.plan import plan_microbatches
 from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.models.policy import PolicyNetwork
 from rlhf_cluster.records import RolloutGroup, WorkerStatus

@@ -128,6 +128,9 @@ class RemoteLearnerRank(RemoteRole):
     async def start(self, meeting_point: str | None = None) -> None:
         await self._call("start", meeting_point)
 
+    async def accumulate(self, algorithm: Any, groups: Sequence[RolloutGroup], *, step: int) -> None:
+        await self._call("accumulate", algorithm, tuple(groups), step=step)
+
     async def update(self, algorithm: Any, batch: Batch) -> StepReport:
         return await self._call("update", algorithm, batch)
 

@@ -97,8 +97,8 @@ class Pool:
     async def start(self) -> None:
         """Bring up the first `size` replicas; spares follow in the background.
 
-        One that dies or hangs on the way is tried once more, because a machine may go at any time. What it raises then is
-        raised, and anything else at once: a job that cannot start should say so soon.
+        One that dies or hangs on the way is tried once more, because a machine may go at any time. What it raises then
+        is raised, and anything else at once: a job that cannot start should say so soon.
         """
         todo = self._state.actions(self._clock.monotonic())
         numbers = [action.number for action in todo if isinstance(action, Open)][: self._state.size]
@@ -117,9 +117,10 @@ class Pool:
         try:
             await self._bring_up(member)
         except (RoleDied, RoleTimeout) as error:
+            had_machine = member.state != "pending"
             self.lost(member.worker_id, error)
             again = [action.number for action in self._state.actions(math.inf) if isinstance(action, Open)]
-            if not again:
+            if not (again and had_machine):
                 raise
             await self._bring_up(self._opened(again[0]))
 
@@ -146,7 +147,7 @@ class Pool:
 
     def serves(self, worker_id: str) -> None:
         """The owner had it adopt weights. Nothing happens to one that was lost or drained meanwhile."""
-        if worker_id in self.started():
+        if worker_id in self._members and self._members[worker_id].state == "adopting":
             self._state.serving(worker_id)
             self._note(worker_id)
 

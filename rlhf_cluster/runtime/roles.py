@@ -78,9 +78,10 @@ async def open_roles(
     *,
     clock: PoolClock,
     emit: Callable[[WorkerChanged], None] = lambda event: None,
+    step: Callable[[], int] = lambda: 0,
 ) -> AsyncGenerator[Roles]:
-    """Start every role the job needs, and close them at the end whatever happened in between."""
-    roles = make_roles(runtime, job, specs, clock=clock, emit=emit)
+    """Start every role the job needs, and close them at the end whatever happened in between. `step` stamps events."""
+    roles = make_roles(runtime, job, specs, clock=clock, emit=emit, step=step)
     try:
         await roles.start(one_process=runtime.one_process)
         yield roles
@@ -89,7 +90,13 @@ async def open_roles(
 
 
 def make_roles(
-    runtime: Runtime, job: JobConfig, specs: Specs, *, clock: PoolClock, emit: Callable[[WorkerChanged], None]
+    runtime: Runtime,
+    job: JobConfig,
+    specs: Specs,
+    *,
+    clock: PoolClock,
+    emit: Callable[[WorkerChanged], None],
+    step: Callable[[], int] = lambda: 0,
 ) -> Roles:
     """The roles of a job, not yet started."""
 
@@ -105,6 +112,7 @@ def make_roles(
             bounds=PoolBounds(start_s=job.limits.start_s, close_s=job.limits.close_s),
             clock=clock,
             emit=emit,
+            step=step,
         )
 
     needs_reference = "reference" in job.algorithm.needs

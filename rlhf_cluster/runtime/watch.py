@@ -36,22 +36,27 @@ async def watched(
     """
     watch = _Watch(handle, stall_s, unresponsive_s, poll_s, role, worker_id, activity, counts_tokens)
     work = asyncio.ensure_future(answer)
-    watching = asyncio.create_task(watch.until_hung())
+    watching: asyncio.Future[NoReturn] | None = None
     try:
-        await asyncio.wait({work, watching}, return_when=asyncio.FIRST_COMPLETED)
-        return work.result() if work.done() else watching.result()
+        # Most answers come before the first look is due, and there are many of them.
+        await asyncio.wait({work}, timeout=poll_s)
+        if not work.done():
+            watching = asyncio.create_task(watch.until_hung())
+            await asyncio.wait({work, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() or watching is None else watching.result()
     finally:
-        await _cancelled(work, watching)
+        await _cancelled(*(task for task in (work, watching) if task is not None))
 
 
 async def _cancelled(*tasks: asyncio.Future[Any]) -> None:
     """Bounded, because a role that hangs may also not let go."""
+    if unfinished := [task for task in tasks if not task.done()]:
+        for task in unfinished:
+            task.cancel()
+        await asyncio.wait(unfinished, timeout=CANCEL_S)
     for task in tasks:
-        task.cancel()
-    done, _ = await asyncio.wait(tasks, timeout=CANCEL_S)
-    for task in done:
         # Looked at, so that asyncio does not report a second error beside the one that is raised.
-        if not task.cancelled():
+        if task.done() and not task.cancelled():
             task.exception()
 
 
@@ -67,10 +72,10 @@ class _Watch:
     counts_tokens: bool
 
     async def until_hung(self) -> NoReturn:
+        """Looks at once, then every `poll_s`."""
         clock = asyncio.get_running_loop().time
         tokens_total, grew_s = -1, clock()
         while True:
-            await asyncio.sleep(self.poll_s)
             try:
                 async with asyncio.timeout(self.unresponsive_s):
                     status = await self.handle.status()
@@ -80,6 +85,7 @@ class _Watch:
                 tokens_total, grew_s = status.tokens_total, clock()
             elif self.counts_tokens and clock() - grew_s >= self.stall_s:
                 await self._raise(f"has made no progress for {self.stall_s:g} s (it says: {status.activity})")
+            await asyncio.sleep(self.poll_s)
 
     async def _raise(self, what: str) -> NoReturn:
         raise RoleHung(

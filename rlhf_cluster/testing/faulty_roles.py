@@ -29,7 +29,6 @@ from rlhf_cluster.testing.faults import (
     Fault,
     FaultPlan,
 )
-
 from rlhf_cluster.testing.fleet import SimulatedRewardServer, SimulatedScorer
 from rlhf_cluster.testing.simulated_learner import SimulatedRank
 from rlhf_cluster.testing.simulated_role import SimulatedRole

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rlhf_cluster.errors import ConfigError, RoleDied
+from rlhf_cluster.errors import ConfigError, RoleDied, WeightsUnavailable
 from rlhf_cluster.records import Batch, LogitProbe, RolloutGroup, StepReport, WeightHandle, WorkerStatus
 from rlhf_cluster.rewards.sample import Outcome
 from rlhf_cluster.rewards.server import with_rewards
@@ -73,17 +73,24 @@ class FakeRewardServer:
 class FakeLearnerRank:
     """A rank that learns nothing: every update makes a new version of one small tensor, and every call is noted."""
 
-    def __init__(self, *, transport: MemoryTransport | None = None) -> None:
+    def __init__(self, *, worker_id: str = "learner-0", transport: MemoryTransport | None = None) -> None:
+        self.worker_id = worker_id
         self.version = 0
         self.calls: list[str] = []
         self.batches: list[Batch] = []
+        self.heads: list[tuple[int, int]] = []
+        """Step and number of groups of each call of `accumulate`."""
         self._transport = transport or MemoryTransport()
+        self._published: WeightHandle | None = None
 
     async def rendezvous(self) -> str:
         raise ConfigError("a fake learner is a group of one rank")
 
     async def start(self, meeting_point: str | None) -> None:
         self.calls.append("start")
+
+    async def accumulate(self, algorithm: Any, groups: Sequence[RolloutGroup], *, step: int) -> None:
+        self.heads.append((step, len(groups)))
 
     async def update(self, algorithm: Any, batch: Batch) -> StepReport:
         self.calls.append("update")
@@ -101,7 +108,16 @@ class FakeLearnerRank:
         tensors = [("weight", torch.full((4,), float(self.version)))]
         manifest, buffer = flatten(tensors, version=self.version, dtype=torch.float32)
         probe = LogitProbe(token_ids=np.zeros(1, np.int32), logprobs=np.zeros(0, np.float32), tolerance=1e-3)
-        return WeightHandle(manifest=manifest, location=self._transport.publish(manifest, buffer), probe=probe)
+        location = self._transport.publish(manifest, buffer)
+        self._published = WeightHandle(manifest=manifest, location=location, probe=probe)
+        return self._published
+
+    async def publish_full(self) -> WeightHandle:
+        """The version last published. Raises `WeightsUnavailable` before the first."""
+        self.calls.append("publish_full")
+        if self._published is None:
+            raise WeightsUnavailable("no weight version was published yet: call publish first")
+        return self._published
 
     async def save(self, path: Path, *, with_state: bool) -> None:
         self.calls.append("save")
@@ -112,7 +128,7 @@ class FakeLearnerRank:
         self.version = int((path / "version").read_text())
 
     async def status(self) -> WorkerStatus:
-        return WorkerStatus(role="learner", worker_id="learner-0", state="idle", activity="", version=self.version)
+        return WorkerStatus(role="learner", worker_id=self.worker_id, state="idle", activity="", version=self.version)
 
     async def close(self) -> None:
         self.calls.append("close")

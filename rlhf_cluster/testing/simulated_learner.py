@@ -7,6 +7,7 @@ that versions, fingerprints, checkpoints and replays are real ones, and cheap.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ class SimulatedRank(SimulatedRole):
         self.version = 0
         self.loss_history: list[float] = []
         """By step, those before a loaded checkpoint included."""
+        self.heads: list[tuple[int, int]] = []
+        """Step and number of groups of each call of `accumulate`."""
         self._full_every = full_every
         self._author = author
         self._transport = transport or MemoryTransport()
@@ -72,6 +75,11 @@ class SimulatedRank(SimulatedRole):
 
     async def start(self, meeting_point: str | None = None) -> None:
         await super().start()
+
+    async def accumulate(self, algorithm: Any, groups: Sequence[RolloutGroup], *, step: int) -> None:
+        """Noted, and without effect on what `update` tells."""
+        await self._answer()
+        self.heads.append((step, len(groups)))
 
     async def update(self, algorithm: Any, batch: Batch) -> StepReport:
         """Takes `update_s` and is applied at its end, or not at all."""

@@ -1,4 +1,4 @@
-"""A whole job on simulated roles in virtual time: the real driver, ledger, buffer and pools; faults and times by seed."""
+"""A whole job on simulated roles in virtual time: real driver, ledger, buffer and pools; faults and times by seed."""
 
 from __future__ import annotations
 

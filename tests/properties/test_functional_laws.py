@@ -13,7 +13,7 @@ from rlhf_cluster.functional.advantages import group_relative, leave_one_out
 from rlhf_cluster.functional.clipping import is_clipped, surrogate_loss
 from rlhf_cluster.functional.importance import truncated_weight
 from rlhf_cluster.functional.kl import estimate
-from rlhf_cluster.functional.reduce import token_weights
+from rlhf_cluster.functional.reduce import normaliser, relative_weights, token_weights
 
 rewards = st_np.arrays(np.float64, st.integers(2, 16), elements=st.floats(-100, 100, width=32))
 logprobs = st_np.arrays(np.float32, (2, 8), elements=st.floats(-50, 0, width=32))
@@ -46,7 +46,7 @@ def test_leave_one_out_is_the_unscaled_group_advantage_stretched(rewards_G):
 
 @given(
     ratio=st.floats(0, 50),
-    advantage=st.floats(-10, 10),
+    advantage=st.floats(-10, 10, allow_subnormal=False),
     low=st.floats(0, 0.9),
     high=st.floats(0, 2),
 )
@@ -88,6 +88,17 @@ def test_truncated_weights_lie_between_zero_and_the_cap(columns, cap):
 def test_token_weights_sum_to_one(lengths, aggregation):
     weights = token_weights([np.array(group) for group in lengths], aggregation=aggregation)
     assert sum(group.sum(dtype=np.float64) for group in weights) == pytest.approx(1.0, rel=1e-5)
+
+
+@given(lengths=groupings, aggregation=st.sampled_from(["token", "sequence", "constant"]))
+def test_relative_weights_over_the_divisor_are_the_token_weights(lengths, aggregation):
+    groups = [np.array(group) for group in lengths]
+    constant_length = 40 if aggregation == "constant" else None
+    divisor = normaliser(groups, aggregation=aggregation, constant_length=constant_length)
+    whole = token_weights(groups, aggregation=aggregation, constant_length=constant_length)
+    for group, weights in zip(groups, whole, strict=True):
+        (alone,) = relative_weights([group], aggregation=aggregation)
+        np.testing.assert_allclose(alone / divisor, weights, rtol=1e-6)
 
 
 @given(lengths=groupings)

@@ -25,6 +25,10 @@ class Backend(Protocol):
         """Around forward and backward of one microbatch; gradients are exchanged only in the last one of a step."""
         ...
 
+    def scale_gradients(self, factor: float) -> None:
+        """Multiply what was accumulated, once, before `step`."""
+        ...
+
     def step(self, *, lr: float, max_grad_norm: float) -> float:
         """Clip, apply the optimizer and clear gradients. Returns the norm before clipping; when that is not finite,
         nothing is applied."""

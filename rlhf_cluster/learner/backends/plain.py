@@ -25,15 +25,22 @@ class PlainBackend:
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def scale_gradients(self, factor: float) -> None:
+        for parameter in self._parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+
     def step(self, *, lr: float, max_grad_norm: float) -> float:
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+        norm = float(torch.nn.utils.clip_grad_norm_(self._parameters(), max_grad_norm))
         if math.isfinite(norm):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
         self.clear_gradients()
         return norm
+
+    def _parameters(self) -> list[torch.Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def clear_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

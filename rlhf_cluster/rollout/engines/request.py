@@ -1,4 +1,4 @@
-"""What every engine does with a request: find room, take over what others began, derive seeds, put the group together."""
+"""What every engine does with a request: find room, go on with what others began, derive seeds, assemble the group."""
 
 from __future__ import annotations
 

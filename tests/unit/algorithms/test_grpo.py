@@ -147,9 +147,10 @@ def test_metrics_carry_no_gradient():
     assert not any(values.requires_grad for values in metrics.values())
 
 
-def test_token_weights_follow_the_aggregation():
-    (weights,) = GRPO(aggregation="constant", constant_length=10).token_weights([_group([0.0, 1.0])])
-    np.testing.assert_allclose(weights, [1 / 20] * 4)
+def test_token_weights_and_their_divisor_follow_the_aggregation():
+    algorithm = GRPO(aggregation="constant", constant_length=10)
+    (weights,) = algorithm.token_weights([_group([0.0, 1.0])])
+    np.testing.assert_allclose(weights / algorithm.normaliser([_group([0.0, 1.0])]), [1 / 20] * 4)
 
 
 @pytest.mark.parametrize(

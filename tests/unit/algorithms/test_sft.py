@@ -37,7 +37,7 @@ def test_credit_weights_and_loss_make_the_mean_negative_log_likelihood():
         num_sequences=3,
     )
     weights_N = torch.tensor(np.concatenate(algorithm.token_weights(groups)))
-    total = (weights_N * algorithm.loss(columns).loss_N).sum()
+    total = (weights_N * algorithm.loss(columns).loss_N).sum() / algorithm.normaliser(groups)
     total.backward()
     assert total.item() == 3.0
     assert logprobs_N.grad.tolist() == [-0.25] * 4

@@ -9,6 +9,10 @@ from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.testing import make_job
 
 CASES = {
+    "_autoscale_has_room": (
+        ["autoscale.max_workers=2", "rollout.num_workers=3"],
+        ["rollout.num_workers = 3", "autoscale.min_workers = 1", "max_workers = 2: start between them"],
+    ),
     "_ranks_need_ddp": (
         ["runtime=ray", "learner.num_ranks=2"],
         ["learner.num_ranks = 2", 'learner.backend = "plain"', 'set learner.backend = "ddp"'],

@@ -1,13 +1,13 @@
-"""A driver's parts around fakes: real ledger, real buffer, real prompt stream, real rollout workers on the scripted
-engine."""
+"""A driver's parts around fakes: real ledger, real buffer, real prompt stream; rollout workers are the real one on the
+scripted engine, or simulated ones in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -17,18 +17,24 @@ from rlhf_cluster.data.sources import Row
 from rlhf_cluster.data.stream import PromptStream
 from rlhf_cluster.driver.assemble import Setting, open_driver
 from rlhf_cluster.driver.claim import Claim
-from rlhf_cluster.driver.clock import SystemClock
+from rlhf_cluster.driver.clock import Clock, SystemClock
 from rlhf_cluster.driver.ledger.ledger import read_history
 from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.prompts import JobPrompts
 from rlhf_cluster.flow.history import History
-from rlhf_cluster.records import Prompt
+from rlhf_cluster.records import Adopted, Prompt
 from rlhf_cluster.records.events import Event
 from rlhf_cluster.runtime.roles import Roles, open_roles
-from rlhf_cluster.testing import BareSpecs, GivenRuntime, fake_roles
+from rlhf_cluster.testing import BareSpecs, fake_roles, virtual_time
+from rlhf_cluster.testing.fleet import SimulatedRuntime
+from rlhf_cluster.testing.virtual_time import VirtualClock
+
+Result = TypeVar("Result")
+Act = Callable[[Driver, Roles], Awaitable[Result]]
 
 NUM_ROWS = 7
 BOUND_S = 20.0
+VIRTUAL_BOUND_S = 20_000.0
 
 
 def tokenize(row: Row) -> tuple[str, np.ndarray]:
@@ -52,7 +58,10 @@ def eval_prompts(num: int = 3) -> tuple[Prompt, ...]:
 
 
 class Stage:
-    """A job on roles of a test's choice: `open` its driver, or `drive` it from start to end."""
+    """A job on roles of a test's choice: `drive` it from start to end, or `play` with its driver.
+
+    On a `SimulatedRuntime` it runs in virtual time.
+    """
 
     def __init__(self, job: JobConfig, roles: Any = None, *, job_dir: Path, num_eval: int = 0) -> None:
         self.job = job
@@ -65,6 +74,7 @@ class Stage:
         self.stop = asyncio.Event()
         self.transitions: list[str] = []
         self.at: Callable[[str], None] = self.transitions.append
+        self.clock: Clock = VirtualClock() if isinstance(self.runtime, SimulatedRuntime) else SystemClock()
 
     @property
     def history(self) -> History:
@@ -75,8 +85,9 @@ class Stage:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[tuple[Driver, Roles]]:
-        clock, claim = SystemClock(), Claim.take(self.job_dir, take_over=True)
-        specs = BareSpecs(epoch=claim.epoch)
+        clock, claim = self.clock, Claim.take(self.job_dir, take_over=True)
+        job = self.job
+        specs = BareSpecs(epoch=claim.epoch, num_ranks=job.learner.num_ranks, full_every=job.weights.full_every)
         setting = Setting(
             job=self.job,
             job_dir=self.job_dir,
@@ -93,21 +104,31 @@ class Stage:
             yield driver, roles
         claim.release()
 
+    def play(self, act: Act[Result]) -> Result:
+        """What `act` gives, on an open driver; whatever is raised is raised."""
+        is_virtual = isinstance(self.clock, VirtualClock)
+
+        async def whole() -> Result:
+            async with self.open() as (driver, roles):
+                return await asyncio.wait_for(act(driver, roles), VIRTUAL_BOUND_S if is_virtual else BOUND_S)
+
+        return virtual_time.run(whole(), clock=self.clock) if is_virtual else asyncio.run(whole())
+
     def drive(self) -> None:
-        """Run to the end; whatever it raises is raised."""
+        """Run to the end."""
+        self.play(lambda driver, roles: driver.run(self.stop))
 
-        async def whole() -> None:
-            async with self.open() as (driver, _):
-                await asyncio.wait_for(driver.run(self.stop), BOUND_S)
-
-        asyncio.run(whole())
+    async def serve(self, driver: Driver) -> list[Adopted]:
+        """The rollout workers adopt the learner's version."""
+        learner = driver.learner
+        return await driver.rollouts.fleet.offer(await learner.publish(), publish_full=learner.publish_full)
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Callable[..., Stage]:
     """`stage(job, roles)`; every stage of a test has the same job directory, so a second one resumes the first."""
 
-    def build(job: JobConfig, roles: GivenRuntime | None = None, **options: Any) -> Stage:
+    def build(job: JobConfig, roles: Any = None, **options: Any) -> Stage:
         return Stage(job, roles, **{"job_dir": tmp_path, **options})
 
     return build

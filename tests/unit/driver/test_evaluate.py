@@ -10,21 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rlhf_cluster.errors import RoleDied
 from rlhf_cluster.records.events import Evaluated
 from rlhf_cluster.rewards.sample import Failure
 from rlhf_cluster.testing import FakeRewardServer, fake_roles, make_job, scripted_worker
+from rlhf_cluster.testing.faults import FaultPlan
+from rlhf_cluster.testing.faulty_roles import with_faults
+from rlhf_cluster.testing.fleet import SimulatedRuntime
 
 SETTINGS = ["evaluation.num_prompts=4", "evaluation.completions_per_prompt=3"]
 
 
 def evaluate(made: Any, *, times: int = 1) -> list[Evaluated]:
-    async def whole() -> list[Evaluated]:
-        await made.serve()
-        evaluated = [await made.driver.evaluator.evaluate(step=step) for step in range(times)]
-        await made.close()
-        return evaluated
+    async def act(driver: Any, roles: Any) -> list[Evaluated]:
+        await made.serve(driver)
+        return [await driver.evaluator.evaluate(step=step, rollouts=driver.rollouts) for step in range(times)]
 
-    return asyncio.run(whole())
+    return made.play(act)
 
 
 def tokens(event: Evaluated) -> list[list[int]]:
@@ -43,9 +45,11 @@ def test_two_evaluations_of_one_policy_are_the_same(stage):
 def test_the_number_of_workers_changes_neither_draws_nor_order(stage, num_workers):
     [alone] = evaluate(stage(make_job(SETTINGS), num_eval=4))
     workers = [scripted_worker(f"rollout-{number}") for number in range(num_workers)]
-    [shared] = evaluate(stage(make_job(SETTINGS), fake_roles(*workers), num_eval=4))
+    job = make_job([*SETTINGS, f"rollout.num_workers={num_workers}"])
+    [shared] = evaluate(stage(job, fake_roles(*workers), num_eval=4))
     assert tokens(shared) == tokens(alone)
     assert [group.prompt.prompt_id for group in shared.groups] == [f"eval-{number}/0" for number in range(4)]
+    assert len({group.worker_id for group in shared.groups}) == min(num_workers, 4)
 
 
 def test_rewards_and_lengths_are_averaged(stage):
@@ -58,9 +62,8 @@ def test_rewards_and_lengths_are_averaged(stage):
 
 def test_failed_rewards_do_not_count_as_low_ones(stage):
     lost = Failure(kind="raised", message="no")
-    [event] = evaluate(
-        stage(make_job(SETTINGS), fake_roles(reward=FakeRewardServer(lambda g: [lost, 2.0, 4.0])), num_eval=4)
-    )
+    reward = FakeRewardServer(lambda group: [lost, 2.0, 4.0])
+    [event] = evaluate(stage(make_job(SETTINGS), fake_roles(reward=reward), num_eval=4))
     assert event.metrics["eval/reward_mean"] == 3.0
 
 
@@ -71,3 +74,32 @@ def test_without_one_valid_reward_there_is_no_figure_and_no_warning(stage):
         warnings.simplefilter("error")
         [event] = evaluate(made)
     assert set(event.metrics) == {"eval/completion_length_mean"}
+
+
+def test_a_worker_that_dies_during_an_evaluation_costs_no_answer(stage):
+    job = make_job([*SETTINGS, "rollout.num_workers=2"])
+    runtime = SimulatedRuntime()
+    made = stage(job, runtime, num_eval=4)
+
+    async def act(driver: Any, roles: Any) -> Evaluated:
+        await made.serve(driver)
+        asyncio.get_running_loop().call_later(0.5, runtime.newest("rollout worker").kill)
+        return await driver.evaluator.evaluate(step=0, rollouts=driver.rollouts)
+
+    event = made.play(act)
+    assert [group.prompt.prompt_id for group in event.groups] == [f"eval-{number}/0" for number in range(4)]
+    assert {group.worker_id for group in event.groups} == {"rollout-0"}
+
+
+def test_an_evaluation_leaves_no_trace_in_the_ledger_of_prompts(stage):
+    made = stage(make_job(SETTINGS), num_eval=4)
+    evaluate(made, times=2)
+    assert made.history.lives == {}
+
+
+def test_an_evaluation_prompt_that_reward_servers_die_of_ends_the_job_and_is_named(stage):
+    plan = FaultPlan(seed=0, kinds=("reward_die",), rate=1.0)
+    job = make_job([*SETTINGS, "recovery.max_restarts=50"])
+    made = stage(job, SimulatedRuntime(wrap=with_faults(plan)), num_eval=4)
+    with pytest.raises(RoleDied, match=r"the evaluation prompt eval-0/0 kills reward servers"):
+        evaluate(made)

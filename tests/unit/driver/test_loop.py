@@ -7,21 +7,15 @@ from typing import Any
 
 import pytest
 
-from rlhf_cluster.errors import RoleTimeout, StaleVersion
-from rlhf_cluster.records.events import CheckpointSaved, Evaluated, StepDone
-from rlhf_cluster.testing import FakeLearnerRank, fake_roles, make_job, scripted_worker
+from rlhf_cluster.errors import BudgetSpent, LearnerError, StorageError
+from rlhf_cluster.flow.audit import audit
+from rlhf_cluster.records.events import CheckpointSaved, Evaluated, LearnerRecovered, Notice, StepDone, WorkerChanged
+from rlhf_cluster.testing import FakeLearnerRank, fake_roles, make_job, scripted_worker, virtual_time
+from rlhf_cluster.testing.faults import FaultPlan
+from rlhf_cluster.testing.faulty_roles import FaultyRole
+from rlhf_cluster.testing.fleet import Pace, SimulatedRuntime
 
-BOUND_S = 20.0
-
-
-def drive(made: Any, stop: asyncio.Event | None = None) -> None:
-    async def whole() -> None:
-        try:
-            await asyncio.wait_for(made.driver.run(stop or asyncio.Event()), BOUND_S)
-        finally:
-            await made.close()
-
-    asyncio.run(whole())
+ONE_STEP = ["accept", "update", "publish", "adopt"]
 
 
 def story(made: Any) -> list[tuple[str, int]]:
@@ -29,11 +23,27 @@ def story(made: Any) -> list[tuple[str, int]]:
     return [(type(event).__name__, event.step) for event in made.events if type(event) in kinds]
 
 
+class Around:
+    """A scripted worker of which a test changes a part."""
+
+    def __init__(self, worker_id: str = "rollout-0") -> None:
+        self.worker = scripted_worker(worker_id)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.worker, name)
+
+
+def replacement(spec: Any) -> Any:
+    made = {"rollout worker": scripted_worker, "learner": lambda worker_id: FakeLearnerRank(worker_id=worker_id)}
+    return made[spec.role](spec.worker_id)
+
+
 def test_weights_are_adopted_first_and_every_update_is_published(stage):
     rank = FakeLearnerRank()
     made = stage(make_job(["train.num_steps=3"]), fake_roles(rank=rank))
-    drive(made)
-    assert rank.calls == ["publish", *["update", "publish"] * 3, "save"]
+    made.drive()
+    assert rank.calls == ["start", "publish", *["update", "publish"] * 3, "save", "close"]
+    assert made.transitions == ["adopt", *ONE_STEP * 3]
     assert [batch.step for batch in rank.batches] == [0, 1, 2]
     assert [event.version for event in made.seen(StepDone)] == [1, 2, 3]
     assert all(batch.staleness() == 0 for batch in rank.batches)
@@ -42,62 +52,154 @@ def test_weights_are_adopted_first_and_every_update_is_published(stage):
 
 def test_no_prompt_is_trained_twice_and_none_is_left_out(stage):
     rank = FakeLearnerRank()
-    drive(stage(make_job(["train.num_steps=3", "train.max_staleness=2"]), fake_roles(rank=rank)))
+    made = stage(make_job(["train.num_steps=3", "train.max_staleness=2"]), fake_roles(rank=rank))
+    made.drive()
     trained = [group.request_id for batch in rank.batches for group in batch.groups]
     assert trained == list(range(6))
     assert len({group.prompt.prompt_id for batch in rank.batches for group in batch.groups}) == 6
+    assert audit(made.history, max_staleness=2).ok
 
 
 def test_evaluation_comes_before_the_first_step_when_due_and_after_the_last(stage):
     made = stage(make_job(["train.num_steps=5", "evaluation.every_steps=2", "evaluation.num_prompts=2"]), num_eval=3)
-    drive(made)
+    made.drive()
     assert [step for kind, step in story(made) if kind == "Evaluated"] == [0, 2, 4, 5]
     assert all(len(event.groups) == 2 for event in made.seen(Evaluated))
 
 
 def test_checkpoints_are_written_when_due_and_after_the_last_step(stage):
     made = stage(make_job(["train.num_steps=5", "checkpoint.every_steps=2"]))
-    drive(made)
-    assert [step for kind, step in story(made) if kind == "CheckpointSaved"] == [2, 4, 5]
-    assert [path.name for path in made.driver.checkpoints.saved()] == ["step-000004", "step-000005"]
+    made.drive()
+    assert [path.path.name for path in made.seen(CheckpointSaved)] == ["step-000002", "step-000004", "step-000005"]
+    assert sorted(path.name for path in (made.job_dir / "checkpoints").iterdir()) == ["step-000004", "step-000005"]
+
+
+def test_a_step_that_is_due_as_the_last_one_is_saved_once(stage):
+    rank = FakeLearnerRank()
+    made = stage(make_job(["train.num_steps=4", "checkpoint.every_steps=2"]), fake_roles(rank=rank))
+    made.drive()
+    assert rank.calls.count("save") == 2
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(stage):
+    written = asyncio.Event()
+
+    class SavesSlowly(FakeLearnerRank):
+        async def save(self, path, *, with_state):
+            await super().save(path, with_state=with_state)
+            await written.wait()
+
+        async def update(self, algorithm, batch):
+            if batch.step == 1:
+                written.set()
+            return await super().update(algorithm, batch)
+
+    made = stage(make_job(["train.num_steps=2", "checkpoint.every_steps=1"]), fake_roles(rank=SavesSlowly()))
+    made.drive()
+    assert [event.step for event in made.seen(CheckpointSaved)] == [1, 2]
+
+
+def test_a_disk_that_refuses_one_checkpoint_costs_no_step(stage):
+    class RefusesOnce(FakeLearnerRank):
+        async def save(self, path, *, with_state):
+            if "save" not in self.calls:
+                self.calls.append("save")
+                raise StorageError("no space left")
+            await super().save(path, with_state=with_state)
+
+    made = stage(make_job(["train.num_steps=2", "checkpoint.every_steps=1"]), fake_roles(rank=RefusesOnce()))
+    made.drive()
+    assert [event.step for event in made.seen(StepDone)] == [1, 2]
+    assert [event.step for event in made.seen(CheckpointSaved)] == [2]
+    [notice] = made.seen(Notice)
+    assert (notice.level, notice.step) == ("error", 1)
+    assert "the checkpoint of step 1 was not written, the one before stays: no space left" in notice.text
+
+
+def test_a_last_checkpoint_that_cannot_be_written_ends_the_job_with_an_error_and_every_batch_is_kept(stage):
+    class Refuses(FakeLearnerRank):
+        async def save(self, path, *, with_state):
+            raise StorageError("no space left")
+
+    with pytest.raises(StorageError, match=r"the checkpoint of step 2 could not be written .* `rlhf resume`"):
+        stage(make_job(), fake_roles(rank=Refuses())).drive()
+    again = FakeLearnerRank()
+    made = stage(make_job(), fake_roles(rank=again))
+    made.drive()
+    assert again.calls == ["start", "update", "update", "publish", "save", "close"]
+    assert story(made) == [("CheckpointSaved", 2)]
 
 
 def test_stopping_ends_after_the_step_under_way_with_a_checkpoint(stage):
-    stop = asyncio.Event()
-
     class StopsLater(FakeLearnerRank):
         async def update(self, algorithm, batch):
             if batch.step == 1:
-                stop.set()
+                made.stop.set()
             return await super().update(algorithm, batch)
 
     made = stage(make_job(["train.num_steps=9"]), fake_roles(rank=StopsLater()))
-    drive(made, stop)
+    made.drive()
     assert story(made) == [("StepDone", 1), ("StepDone", 2), ("CheckpointSaved", 2)]
 
 
-def test_stopping_before_the_first_step_does_not_wait_for_the_evaluation(stage):
-    stop = asyncio.Event()
-    stop.set()
+def test_stopping_before_the_first_step_waits_for_no_evaluation_and_writes_no_copy_of_the_model(stage):
     made = stage(make_job(), num_eval=3)
-    drive(made, stop)
+    made.stop.set()
+    made.drive()
+    assert story(made) == []
+
+
+def test_a_resumed_job_trains_on_what_it_would_have(stage, tmp_path):
+    job = make_job(["train.num_steps=4"])
+    whole = FakeLearnerRank()
+    (tmp_path / "whole").mkdir()
+    stage(job, fake_roles(rank=whole), job_dir=tmp_path / "whole").drive()
+
+    class StopsLater(FakeLearnerRank):
+        async def update(self, algorithm, batch):
+            first.stop.set()
+            return await super().update(algorithm, batch)
+
+    rank, again = StopsLater(), FakeLearnerRank()
+    first = stage(job, fake_roles(rank=rank))
+    first.drive()
+    second = stage(job, fake_roles(rank=again))
+    second.drive()
+    assert again.calls[:2] == ["start", "load"]
+    assert [event.step for event in second.seen(StepDone)] == [2, 3, 4]
+    told = [
+        [(g.prompt.prompt_id, g.token_ids.tolist()) for b in batches for g in b.groups]
+        for batches in (whole.batches, [*rank.batches, *again.batches])
+    ]
+    assert told[0] == told[1]
+
+
+def test_a_job_that_is_done_and_resumed_trains_no_more(stage):
+    stage(make_job()).drive()
+    rank = FakeLearnerRank()
+    made = stage(make_job(), fake_roles(rank=rank))
+    made.drive()
+    assert rank.calls == ["start", "load", "publish", "close"]
     assert story(made) == []
 
 
 def test_a_step_reports_what_people_and_tests_look_at(stage):
     made = stage(make_job(["train.num_steps=1"]))
-    drive(made)
+    made.drive()
     [done] = made.seen(StepDone)
     assert {
         "driver/gather_s",
+        "driver/update_s",
         "driver/step_s",
         "driver/staleness_max",
         "driver/invalid_rate",
         "driver/groups_dropped",
-        "weights/publish_s",
+        "driver/groups_queued",
+        "weights/hand_over_s",
         "weights/adopt_s",
         "weights/probe_gap",
         "rollout/tokens_per_s",
+        "rollout/idle_share",
         "rollout/completion_length_mean",
         "rollout/truncated_rate",
         "reward/mean",
@@ -113,45 +215,90 @@ def test_a_learner_that_never_answers_is_named_with_the_step(stage):
         async def update(self, algorithm, batch):
             await asyncio.Event().wait()
 
-    made = stage(make_job(["limits.update_s=0.05"]), fake_roles(rank=Stuck()))
-    with pytest.raises(RoleTimeout, match=r"learner learner-0 did not answer within .* updating on step 0"):
-        drive(made)
+    made = stage(make_job(["limits.update_s=0.05", "recovery.max_restarts=0"]), fake_roles(rank=Stuck()))
+    with pytest.raises(BudgetSpent, match=r"learner learner-0 did not answer within .* updating on step 0"):
+        made.drive()
+
+
+def test_a_learner_that_never_answers_is_replaced_and_the_step_is_done(stage):
+    class Stuck(FakeLearnerRank):
+        async def update(self, algorithm, batch):
+            if batch.step == 1:
+                await asyncio.Event().wait()
+            return await super().update(algorithm, batch)
+
+    made = stage(make_job(["limits.update_s=0.3"]), fake_roles(rank=Stuck(), replace=replacement))
+    made.drive()
+    assert [event.step for event in made.seen(StepDone)] == [1, 2]
+    [recovered] = made.seen(LearnerRecovered)
+    assert recovered.num_replayed == 1
+    assert audit(made.history, max_staleness=0).ok
+
+
+class NeverAdopts(Around):
+    async def adopt(self, handle):
+        await asyncio.Event().wait()
 
 
 def test_a_worker_that_never_adopts_is_named_with_the_version(stage):
-    class Stuck:
-        worker_id = "rollout-7"
-
-        async def adopt(self, handle):
-            await asyncio.Event().wait()
-
-        async def close(self) -> None:
-            pass
-
-    made = stage(make_job(["limits.weights_s=0.05"]), fake_roles(scripted_worker(), Stuck()))
-    with pytest.raises(RoleTimeout, match=r"rollout worker rollout-7 .* adopting weights version 0"):
-        drive(made)
+    made = stage(make_job(["limits.weights_s=0.05", "recovery.max_restarts=0"]), fake_roles(NeverAdopts()))
+    with pytest.raises(BudgetSpent, match=r"rollout worker rollout-0 .* adopting weights version 0"):
+        made.drive()
 
 
-def test_a_learner_that_goes_back_a_version_is_refused_by_the_workers(stage):
+def test_a_worker_that_never_adopts_is_replaced(stage):
+    made = stage(make_job(["limits.weights_s=0.5"]), fake_roles(NeverAdopts(), replace=replacement))
+    made.drive()
+    assert [event.step for event in made.seen(StepDone)] == [1, 2]
+    lost = [event for event in made.seen(WorkerChanged) if event.state == "lost"]
+    assert [event.worker_id for event in lost] == ["rollout-0"]
+
+
+def test_a_learner_whose_versions_do_not_go_on_is_replaced(stage):
     class Forgets(FakeLearnerRank):
         async def update(self, algorithm, batch):
             report = await super().update(algorithm, batch)
             self.version = -1
             return report
 
-    made = stage(make_job(), fake_roles(rank=Forgets()))
-    with pytest.raises(StaleVersion, match="versions never go back"):
-        drive(made)
+    made = stage(make_job(), fake_roles(rank=Forgets(), replace=replacement))
+    made.drive()
+    assert [event.version for event in made.seen(StepDone)] == [1, 2]
+    [recovered] = made.seen(LearnerRecovered)
+    assert "learner-0 published version -1 after 1 steps" in recovered.reason
 
 
-def test_a_worker_that_stops_telling_its_status_is_named(stage, monkeypatch):
-    worker = scripted_worker()
+def test_a_worker_that_does_not_tell_its_status_is_left_out_of_the_figures(stage):
+    class Silent(Around):
+        async def status(self):
+            await asyncio.Event().wait()
 
-    async def silent() -> None:
-        await asyncio.Event().wait()
+    made = stage(make_job(["train.num_steps=1", "limits.status_s=0.05"]), fake_roles(Silent()))
+    made.drive()
+    [done] = made.seen(StepDone)
+    assert "rollout/rss_gib" not in done.metrics
+    assert "learner/rss_gib" in done.metrics
 
-    monkeypatch.setattr(worker, "status", silent)
-    made = stage(make_job(["limits.status_s=0.05"]), fake_roles(worker))
-    with pytest.raises(RoleTimeout, match=r"rollout rollout-0 .* telling its status"):
-        drive(made)
+
+@pytest.mark.parametrize("how", ["fails", "is aborted"])
+def test_a_job_that_ends_while_a_checkpoint_is_written_leaves_no_task_behind(stage, how):
+    class Diverges(FaultyRole):
+        async def update(self, algorithm, batch):
+            if batch.step == 1:
+                raise LearnerError("the loss is nan")
+            return await self._role.update(algorithm, batch)
+
+    def wrap(role):
+        return Diverges(role, FaultPlan(seed=0)) if how == "fails" and role.role == "learner" else role
+
+    made = stage(make_job(["checkpoint.every_steps=1"]), SimulatedRuntime(Pace(save_s=500.0), wrap=wrap))
+
+    async def whole() -> None:
+        async with made.open() as (driver, _):
+            with pytest.raises(LearnerError if how == "fails" else TimeoutError):
+                await asyncio.wait_for(driver.run(made.stop), 50.0)
+        await made.runtime.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    virtual_time.run(whole(), clock=made.clock)
+    assert made.seen(CheckpointSaved) == made.seen(Notice) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.run import new_job_dir, resume_point, run_job
 from rlhf_cluster.errors import ConfigError, LearnerError, ModelError
-from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, StepDone
+from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, Notice, StepDone
 from rlhf_cluster.testing import FakeClock, make_job
 
 TINY = [
@@ -70,22 +71,41 @@ def test_a_stopped_job_is_interrupted_says_how_to_resume_and_resumes(job):
     assert (ended.outcome, ended.step) == ("interrupted", 1)
     assert f"`rlhf resume {ended.job_dir}`" in ended.message
 
-    again, checkpoint = resume_point(ended.job_dir)
+    again = resume_point(ended.job_dir)
     assert again == job
     resumed = Watcher()
-    finished = run(again, resumed, job_dir=ended.job_dir, checkpoint=checkpoint)
+    finished = run(again, resumed, job_dir=ended.job_dir)
     assert (finished.outcome, finished.step) == ("succeeded", 2)
     assert all(event.step >= 1 for event in resumed.events), "no event goes back before the checkpoint"
     assert [event.first_step for event in resumed.events if isinstance(event, JobStarted)] == [1]
 
 
-def test_a_job_stopped_before_its_first_step_does_not_promise_a_checkpoint(job):
+def test_a_job_stopped_before_its_first_step_holds_no_checkpoint_and_can_be_resumed(job):
     stop = asyncio.Event()
     stop.set()
     ended = run(job, Watcher(), stop=stop)
     assert (ended.outcome, ended.step, ended.checkpoint) == ("interrupted", 0, None)
-    assert "rlhf resume" not in ended.message
-    assert f"`rlhf run {ended.job_dir / 'job.json'}`" in ended.message
+    assert f"`rlhf resume {ended.job_dir}`" in ended.message
+    assert run(job, Watcher(), job_dir=ended.job_dir).outcome == "succeeded"
+
+
+def test_a_job_resumed_without_its_checkpoint_learns_the_same_from_its_log(job):
+    stop = asyncio.Event()
+    watcher = Watcher(lambda event: stop.set() if isinstance(event, StepDone) else None)
+    ended = run(job, watcher, stop=stop)
+    assert ended.checkpoint
+    shutil.rmtree(ended.checkpoint)
+    resumed = Watcher()
+    run(job, resumed, job_dir=ended.job_dir)
+    assert not [event for event in resumed.events if isinstance(event, Notice)], "the replayed loss is the logged one"
+    assert [event.version for event in resumed.events if isinstance(event, StepDone)] == [2]
+
+
+def test_a_job_that_is_done_is_resumed_and_succeeds_at_once(job):
+    ended = run(job, Watcher())
+    again = Watcher()
+    assert run(job, again, job_dir=ended.job_dir).outcome == "succeeded"
+    assert not [event for event in again.events if isinstance(event, StepDone)]
 
 
 def test_a_job_that_fails_tells_its_error_and_raises_it(job, monkeypatch):
@@ -120,7 +140,8 @@ def test_an_aborted_job_is_interrupted_and_leaves_no_task(job):
 
     ended = asyncio.run(abort()).ended()
     assert ended.outcome == "interrupted"
-    assert ended.message.startswith("aborted; there is no checkpoint yet")
+    assert ended.message == f"aborted; `rlhf resume {ended.job_dir}` goes on"
+    assert run(job, Watcher(), job_dir=ended.job_dir).outcome == "succeeded"
 
 
 def test_job_directories_are_numbered_and_hold_the_whole_config(tmp_path):
@@ -129,10 +150,11 @@ def test_job_directories_are_numbered_and_hold_the_whole_config(tmp_path):
     assert json.loads((tmp_path / "test-2" / "job.json").read_text())["train"]["num_steps"] == 2
 
 
-@pytest.mark.parametrize(
-    ("holds_job", "message"), [(False, "holds no job.json"), (True, "no checkpoint to resume from")]
-)
-def test_what_cannot_be_resumed_is_named(tmp_path, holds_job, message):
-    directory = new_job_dir(make_job([f"output_dir={tmp_path}"]), FakeClock()) if holds_job else tmp_path
-    with pytest.raises(ConfigError, match=message):
-        resume_point(directory)
+def test_a_directory_that_holds_no_job_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"is no job directory: it holds no job\.json"):
+        resume_point(tmp_path)
+
+
+def test_a_job_that_never_ran_can_be_resumed_from_its_beginning(tmp_path):
+    job = make_job([f"output_dir={tmp_path}"])
+    assert resume_point(new_job_dir(job, FakeClock())) == job

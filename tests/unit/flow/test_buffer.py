@@ -62,6 +62,20 @@ def test_younger_groups_wait_for_the_oldest():
     assert _ids(buffer.take()) == [2, 3]
 
 
+def test_the_head_is_what_the_next_batch_is_sure_to_begin_with():
+    buffer = _filled(6, prompts_per_step=3, max_staleness=1)
+    buffer.complete(_group(1))
+    assert buffer.ready() == ()
+    buffer.complete(_group(0))
+    assert _ids(buffer.ready()) == [0, 1]
+    buffer.complete(_group(3))
+    buffer.drop(2, reason="zero_variance")
+    assert _ids(buffer.ready()) == [0, 1, 3]
+    buffer.complete(_group(4))
+    assert _ids(buffer.ready()) == _ids(buffer.take()) == [0, 1, 3]
+    assert _ids(buffer.ready()) == [4]
+
+
 def test_a_drop_frees_its_slot_for_the_next_prompt_which_stands_last():
     buffer = _filled(2)
     buffer.drop(0, reason="zero_variance")

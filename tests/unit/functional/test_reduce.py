@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rlhf_cluster.functional.reduce import token_weights
+from rlhf_cluster.functional.reduce import normaliser, relative_weights, token_weights
 
 LENGTHS = [np.array([1, 3]), np.array([2, 2])]  # 8 tokens of 4 completions
 
@@ -23,6 +23,28 @@ def test_weights_match_the_mean_they_stand_for(arguments, expected):
     assert all(group.dtype == np.float32 for group in weights)
     for group, row in zip(weights, expected, strict=True):
         np.testing.assert_allclose(group, row, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "expected", "divisor"),
+    [
+        ("token", [[1.0] * 4, [1.0] * 4], 8),
+        ("sequence", [[1.0, 1 / 3, 1 / 3, 1 / 3], [1 / 2] * 4], 4),
+        ("constant", [[1.0] * 4, [1.0] * 4], 20),
+    ],
+)
+def test_a_group_knows_its_weights_alone_and_the_batch_one_divisor(aggregation, expected, divisor):
+    for group, row in zip(LENGTHS, expected, strict=True):
+        (alone,) = relative_weights([group], aggregation=aggregation)
+        assert alone.dtype == np.float32
+        np.testing.assert_allclose(alone, row, rtol=1e-7)
+    constant_length = 5 if aggregation == "constant" else None
+    assert normaliser(LENGTHS, aggregation=aggregation, constant_length=constant_length) == divisor
+
+
+@pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])
+def test_the_divisor_of_nothing_can_still_be_divided_by(aggregation):
+    assert normaliser([], aggregation=aggregation, constant_length=3) >= 1
 
 
 def test_completions_without_tokens_do_not_thin_the_sequence_mean():
@@ -44,3 +66,5 @@ def test_constant_without_a_length_says_what_to_pass():
 def test_an_unknown_aggregation_is_refused_by_name():
     with pytest.raises(ValueError, match="median"):
         token_weights(LENGTHS, aggregation="median")
+    with pytest.raises(ValueError, match="median"):
+        relative_weights(LENGTHS, aggregation="median")

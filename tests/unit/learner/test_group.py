@@ -60,6 +60,12 @@ def test_every_rank_takes_part_and_rank_zero_answers():
     assert [rank.calls for rank in ranks] == [["update", "publish"]] * 3
 
 
+def test_every_rank_gets_the_head_of_a_batch():
+    ranks = [Rank(number) for number in range(3)]
+    asyncio.run(LearnerGroup(ranks).accumulate(None, BATCH.groups, step=4))
+    assert [rank.heads for rank in ranks] == [[(4, 0)]] * 3
+
+
 def test_only_rank_zero_is_asked_for_a_whole_version():
     ranks = [Rank(number) for number in range(2)]
     assert asyncio.run(LearnerGroup(ranks).publish_full()).location is not None

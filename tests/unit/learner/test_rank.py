@@ -76,7 +76,7 @@ def plain_loss(model, algorithm: GRPO, groups) -> torch.Tensor:
             ratio = (chosen - chosen.detach()).exp()
             losses = -weight * ratio * torch.from_numpy(group.advantages[at])
             total = total + (torch.from_numpy(weights_N[at]) * losses).sum()
-    return total
+    return total / algorithm.normaliser(groups)
 
 
 def test_loss_and_gradient_are_those_of_a_plain_padless_forward(model_path):

@@ -69,6 +69,23 @@ class Paused(GRPO):
         return super().loss(columns)
 
 
+def test_an_update_waits_for_the_head_under_way_and_goes_on_from_it(model_path):
+    async def act(role):
+        algorithm = Paused(reached=threading.Event(), go_on=threading.Event())
+        whole = Batch(step=0, groups=tuple(make_group([3, 5], request_id=n) for n in range(6)))
+        head = asyncio.create_task(role.accumulate(algorithm, whole.groups[:5], step=0))
+        await asyncio.to_thread(algorithm.reached.wait, 20)
+        update = asyncio.create_task(role.update(algorithm, whole))
+        during = await asyncio.wait_for(role.status(), 5)
+        algorithm.go_on.set()
+        await head
+        return during, await update
+
+    during, report = with_role(model_path, act, microbatch_tokens=32)
+    assert (during.activity, during.num_in_flight) == ("learning 5 groups of step 0 early", 2)
+    assert 0 < report.metrics["learner/early_share"] < 1
+
+
 def test_status_answers_during_an_update_and_says_which(model_path):
     async def act(role):
         algorithm = Paused(reached=threading.Event(), go_on=threading.Event())

@@ -26,47 +26,44 @@ class Shelf:
         return handle.location
 
 
-class Gate:
-    """Open unless a test closes it; tells what stands before it."""
+class GatedEngine:
+    """Opens a scripted engine that a test can hold in a step or in a load of weights."""
 
     def __init__(self) -> None:
-        self.is_open = threading.Event()
-        self.is_open.set()
-        self.stands_before = ""
+        self._may_pass = {"step": threading.Event(), "load": threading.Event()}
+        self._held = {"step": threading.Event(), "load": threading.Event()}
+        self.release()
 
-    def passed_by(self, what: str) -> None:
-        if not self.is_open.is_set():
-            self.stands_before = what
-            assert self.is_open.wait(30)
+    def open(self, model_path, *, threads: int) -> GatedRunning:
+        return GatedRunning(self)
+
+    def release(self) -> None:
+        for event in self._may_pass.values():
+            event.set()
+
+    def hold(self, what: str) -> None:
+        self._may_pass[what].clear()
 
     async def holds(self, what: str) -> None:
-        for _ in range(5000):
-            if self.stands_before == what:
-                return
-            await asyncio.sleep(0.001)
-        raise AssertionError(f"{what} never came to the gate")
+        assert await asyncio.to_thread(self._held[what].wait, 10)
 
-
-class GatedEngine(ScriptedEngine):
-    """A scripted engine that waits at its gate before every step and every load of weights."""
-
-    _gate: Gate = PrivateAttr(default_factory=Gate)
-
-    @property
-    def gate(self) -> Gate:
-        return self._gate
-
-    def open(self, model_path=None, *, threads=1):
-        return GatedRunning(self, clock=time)
+    def pass_by(self, what: str) -> None:
+        if not self._may_pass[what].is_set():
+            self._held[what].set()
+            assert self._may_pass[what].wait(10)
 
 
 class GatedRunning(RunningScripted):
+    def __init__(self, gate: GatedEngine) -> None:
+        super().__init__(ScriptedEngine(token_s=0.001), clock=time)
+        self._gate = gate
+
     def step(self):
-        self._settings.gate.passed_by("step")
+        self._gate.pass_by("step")
         return super().step()
 
     def load_weights(self, version, tensors):
-        self._settings.gate.passed_by("load")
+        self._gate.pass_by("load")
         super().load_weights(version, tensors)
 
 
@@ -78,7 +75,7 @@ def weights(version: int) -> WeightHandle:
     return WeightHandle(manifest=manifest, location=buffer, probe=probe)
 
 
-def worker_named(worker_id: str, engine: ScriptedEngine | None = None, **options) -> RolloutWorker:
+def worker_named(worker_id: str, engine: ScriptedEngine | GatedEngine | None = None, **options) -> RolloutWorker:
     engine = engine or ScriptedEngine(token_s=0.001)
     return RolloutWorker(engine, None, worker_id=worker_id, transport=Shelf(), **options)
 
@@ -108,8 +105,8 @@ async def until(worker: RolloutWorker, condition) -> None:
     raise AssertionError(f"never came true: {await worker.status()}")
 
 
-def on_workers(story, *workers: RolloutWorker, gate: Gate | None = None) -> None:
-    """Run `story(*workers)` once each has adopted version 1, open the gate, and close them."""
+def on_workers(story, *workers: RolloutWorker) -> None:
+    """Run `story(*workers)` once each has adopted version 1, and close them."""
 
     async def main() -> None:
         for worker in workers:
@@ -117,8 +114,6 @@ def on_workers(story, *workers: RolloutWorker, gate: Gate | None = None) -> None
         try:
             await story(*workers)
         finally:
-            if gate is not None:
-                gate.is_open.set()
             for worker in workers:
                 await worker.close()
 
@@ -174,25 +169,24 @@ def test_a_draining_worker_takes_nothing_more_and_says_so():
 
 
 def test_requests_on_their_way_in_are_refused_or_handed_over_but_never_stuck():
-    engine = GatedEngine(token_s=0.001)
-    gate = engine.gate
+    engine = GatedEngine()
 
     async def story(worker):
         running = asyncio.create_task(collect(worker, rollout_requests([0])))
         await until(worker, lambda status: status.tokens_total > 0)
-        gate.is_open.clear()
-        await gate.holds("step")
+        engine.hold("step")
+        await engine.holds("step")
         late = asyncio.create_task(collect(worker, rollout_requests([1])))
         await asyncio.sleep(0)  # It is posted and waits for the step to end.
         draining = asyncio.create_task(worker.drain())
         await asyncio.sleep(0)
-        gate.is_open.set()
+        engine.release()
         await draining
         assert [*await running] == [0]
         with pytest.raises(NotServing, match="is draining"):
             await late
 
-    on_workers(story, worker_named("rollout-0", engine), gate=gate)
+    on_workers(story, worker_named("rollout-0", engine))
 
 
 def test_draining_a_worker_that_never_started_does_not_start_it():
@@ -208,29 +202,25 @@ def test_draining_a_worker_that_never_started_does_not_start_it():
 
 
 def test_draining_while_weights_are_loaded_waits_for_them_and_adopting_stays_allowed():
-    engine = GatedEngine(token_s=0.001)
-    gate = engine.gate
+    engine = GatedEngine()
 
     async def story(worker):
         running = asyncio.create_task(collect(worker, rollout_requests([0, 1])))
         await until(worker, lambda status: status.tokens_total > 0)
-        gate.is_open.clear()
-        await gate.holds("step")
+        engine.hold("load")
         adopting = asyncio.create_task(worker.adopt(weights(2)))
-        await until(worker, lambda status: status.state == "adopting")
-        gate.let_one_by()
-        await gate.holds("load")
+        await engine.holds("load")
         draining = asyncio.create_task(worker.drain())
         await asyncio.sleep(0.02)
         assert (await worker.status()).state == "draining"
         assert not draining.done()
-        gate.is_open.set()
+        engine.release()
         await draining
         assert {*await running} == {0, 1}
         assert (await adopting).version == 2
         assert (await worker.adopt(weights(3))).version == 3
 
-    on_workers(story, worker_named("rollout-0", engine), gate=gate)
+    on_workers(story, worker_named("rollout-0", engine))
 
 
 def test_a_reader_that_went_away_is_handed_nothing_and_disturbs_nobody():
@@ -249,27 +239,26 @@ def test_a_reader_that_went_away_is_handed_nothing_and_disturbs_nobody():
 
 
 def test_status_answers_while_the_engine_is_stuck_and_draining_is_bounded():
-    engine = GatedEngine(token_s=0.001)
-    gate = engine.gate
+    engine = GatedEngine()
 
     async def story(worker):
         running = asyncio.create_task(collect(worker, rollout_requests([0])))
         await until(worker, lambda status: status.tokens_total > 0)
-        gate.is_open.clear()
-        await gate.holds("step")
+        engine.hold("step")
+        await engine.holds("step")
         with pytest.raises(RoleTimeout, match=r"within 0\.3 s while draining.*generating for 1 prompts"):
             await worker.drain()
         status = await worker.status()
         assert (status.state, status.num_in_flight) == ("draining", 1)
         assert status.tokens_in_flight == status.tokens_total > 0
         assert status.activity == "generating for 1 prompts"
-        gate.is_open.set()
+        engine.release()
         await worker.drain()
         # Its own patience may have ended just before: the reader of a stuck engine is told.
         [outcome] = await asyncio.gather(running, return_exceptions=True)
         assert isinstance(outcome, RoleTimeout) or not outcome[0].is_finished
 
-    on_workers(story, worker_named("rollout-0", engine, patience_s=0.3), gate=gate)
+    on_workers(story, worker_named("rollout-0", engine, patience_s=0.3))
 
 
 def test_tokens_are_counted_once_and_the_count_never_falls():

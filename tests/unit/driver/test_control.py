@@ -1,0 +1,160 @@
+"""Every command to a running job: what it does, what it answers, and what it refuses in words. Virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from rlhf_cluster.driver.control import Control
+from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.records.commands import Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.events import CheckpointSaved, StepDone, WorkerChanged
+from rlhf_cluster.testing import make_job
+from rlhf_cluster.testing.fleet import SimulatedRuntime
+
+JOB = ["train.num_steps=200", "rollout.num_workers=2", "train.prompts_per_step=4"]
+
+Obey = Callable[[Command], Awaitable[str]]
+
+
+def command(made: Any, ask: Callable[[Obey, Any, Any], Awaitable[Any]]) -> Any:
+    """What `ask(obey, driver, roles)` gives while the job trains."""
+
+    async def act(driver: Any, roles: Any) -> Any:
+        control = Control(made.job, driver, roles, stop=made.stop)
+        training = asyncio.create_task(driver.run(made.stop))
+        await asyncio.sleep(20.0)
+        try:
+            return await ask(control.obey, driver, roles)
+        finally:
+            made.stop.set()
+            driver.rollouts.paused = False
+            await training
+
+    return made.play(act)
+
+
+def refusal(made: Any, refused: Command) -> str:
+    async def ask(obey: Obey, driver: Any, roles: Any) -> str:
+        with pytest.raises(ConfigError) as raised:
+            await obey(refused)
+        return str(raised.value)
+
+    return command(made, ask)
+
+
+def on(stage: Any, *overrides: str) -> Any:
+    return stage(make_job([*JOB, *overrides]), SimulatedRuntime())
+
+
+def test_scale_changes_the_number_of_workers_now(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, list[int]]:
+        told = await obey(Scale(role="rollout", num_workers=4))
+        await asyncio.sleep(10.0)
+        sizes = [len(driver.rollouts.fleet.serving())]
+        await obey(Scale(role="rollout", num_workers=1))
+        await asyncio.sleep(10.0)
+        return told, [*sizes, len(driver.rollouts.fleet.serving())]
+
+    assert command(on(stage), ask) == ("rollout: 2 -> 4 wanted from now on", [4, 1])
+
+
+def test_reward_servers_can_be_scaled_too(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> int:
+        assert await obey(Scale(role="reward", num_workers=3)) == "reward: 1 -> 3 wanted from now on"
+        await asyncio.sleep(10.0)
+        return len(roles.reward.handles())
+
+    assert command(on(stage), ask) == 3
+
+
+def test_a_role_that_cannot_be_scaled_is_refused_with_those_that_can(stage):
+    told = refusal(on(stage), Scale(role="rollouts", num_workers=3))
+    assert told == "role 'rollouts' cannot be scaled in this job (did you mean 'rollout'?); it has rollout, reward"
+
+
+def test_a_role_cannot_be_scaled_to_nothing(stage):
+    assert "cannot have 0 replicas" in refusal(on(stage), Scale(role="rollout", num_workers=0))
+
+
+def test_by_hand_and_by_policy_at_once_is_refused(stage):
+    made = on(stage, "autoscale.min_workers=1", "autoscale.max_workers=4")
+    told = refusal(made, Scale(role="rollout", num_workers=3))
+    assert told.startswith("autoscale sets the number of rollout workers between 1 and 4: leave [autoscale] out")
+
+
+def test_drain_retires_one_worker_by_its_name(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, list[str]]:
+        told = await obey(Drain(worker_id="rollout-0"))
+        await asyncio.sleep(10.0)
+        return told, driver.rollouts.fleet.serving()
+
+    made = on(stage)
+    assert command(made, ask) == ("rollout-0 is being drained; 1 rollout wanted from now on", ["rollout-1"])
+    states = [event.state for event in made.seen(WorkerChanged) if event.worker_id == "rollout-0"]
+    assert states[-2:] == ["draining", "closed"]
+
+
+def test_a_worker_that_is_not_there_cannot_be_drained(stage):
+    told = refusal(on(stage), Drain(worker_id="rollout-7"))
+    assert told.startswith("no worker 'rollout-7' can be drained now (did you mean 'rollout-")
+    assert refusal(on(stage), Drain(worker_id="x")).endswith("at work are rollout-0, rollout-1, reward-0")
+
+
+def test_the_last_worker_cannot_be_drained(stage):
+    assert "cannot have 0 replicas" in refusal(on(stage, "rollout.num_workers=1"), Drain(worker_id="rollout-0"))
+
+
+def test_pause_holds_the_job_and_resume_lets_it_go_on(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> list[Any]:
+        told: list[Any] = [await obey(Pause())]
+        await asyncio.sleep(100.0)
+        before = driver.step
+        await asyncio.sleep(100.0)
+        told += [driver.step - before, await obey(Resume()), await obey(Resume())]
+        await asyncio.sleep(20.0)
+        return [*told, driver.step > before]
+
+    paused, gained, resumed, again, went_on = command(on(stage), ask)
+    assert paused.startswith("paused at step ")
+    assert resumed.startswith("resumed at step ")
+    assert (gained, again, went_on) == (0, "the job is not paused; it goes on", True)
+
+
+def test_checkpoint_writes_one_after_the_step_under_way(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[int, str]:
+        step, told = driver.step, await obey(Checkpoint())
+        await asyncio.sleep(20.0)
+        return step + 1, told
+
+    made = on(stage, "checkpoint.every_steps=1000")
+    step, told = command(made, ask)
+    assert told == f"a checkpoint is written after step {step}"
+    assert made.seen(CheckpointSaved)[0].step == step
+
+
+def test_stop_ends_the_job_after_the_step_under_way_with_a_checkpoint(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[int, str]:
+        return driver.step + 1, await obey(Stop())
+
+    made = on(stage)
+    step, told = command(made, ask)
+    assert told == f"the job ends after step {step}, with a checkpoint"
+    assert made.seen(StepDone)[-1].step == step
+    assert made.seen(CheckpointSaved)[-1].step == step
+
+
+def test_stop_ends_a_paused_job_too(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> str:
+        await obey(Pause())
+        await asyncio.sleep(50.0)
+        await obey(Stop())
+        await asyncio.sleep(50.0)
+        return driver.phase
+
+    made = on(stage)
+    command(made, ask)
+    assert made.seen(CheckpointSaved)[-1].step == made.seen(StepDone)[-1].step
