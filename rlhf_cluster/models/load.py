@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,9 @@ from rlhf_cluster.errors import ModelError
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a network is built: transformers replaces functions of torch meanwhile, for all threads of a process."""
 
 
 def load_causal_lm(path: Path, *, dtype: torch.dtype) -> PreTrainedModel:
@@ -51,7 +55,8 @@ def _load(kind: Any, path: Path, **options: Any) -> Any:
         raise ModelError(f"{path} is no directory: name one with config.json, safetensors weights and a tokenizer")
     logging.disable_progress_bar()
     try:
-        return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
+        with ONE_AT_A_TIME:
+            return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(f"{path} could not be loaded as {kind.__name__.removeprefix('Auto')}: {reason}") from error

@@ -68,6 +68,8 @@ def parameter_shapes(model_path: Path) -> dict[str, tuple[int, ...]]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with torch.device("meta"):
+    from rlhf_cluster.models.load import ONE_AT_A_TIME
+
+    with ONE_AT_A_TIME, torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_path))
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}

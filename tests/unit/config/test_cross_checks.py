@@ -65,6 +65,7 @@ def test_both_settings_and_the_change_are_named(name):
 @pytest.mark.parametrize("name", CASES)
 def test_the_change_that_is_offered_helps(name):
     changes = {
+        "_autoscale_has_room": ["rollout.num_workers=2"],
         "_ranks_need_ddp": ["learner.backend=ddp"],
         "_ranks_need_processes": ["runtime=ray"],
         "_vllm_workers_need_processes": ["runtime=ray"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -29,6 +30,13 @@ def test_a_model_comes_in_eval_mode_and_in_the_dtype_asked_for(model_path, dtype
     model = load_causal_lm(model_path, dtype=dtype)
     assert not model.training
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+def test_threads_that_load_at_once_all_get_a_whole_model(model_path):
+    with ThreadPoolExecutor(4) as threads:
+        models = threads.map(lambda _: load_causal_lm(model_path, dtype=torch.float32), range(24))
+        assert all(model.get_output_embeddings().weight is model.get_input_embeddings().weight for model in models)
+    assert not any(parameter.is_meta for parameter in load_causal_lm(model_path, dtype=torch.float32).parameters())
 
 
 def test_the_context_is_the_models(model_path):
