@@ -110,11 +110,6 @@ class Fleet:
     def num_in_flight(self) -> int:
         return sum(len(worker.held) for worker in self._workers.values())
 
-    @property
-    def is_serving(self) -> bool:
-        """Whether `serving` names any. Asked after every group, so it stops at the first."""
-        return any(w.proof is not None and not w.draining for w in self._workers.values())
-
     def serving(self) -> list[str]:
         """Workers that hold a proven version and take prompts, in the order in which they joined."""
         return [w.worker_id for w in self._workers.values() if w.proof is not None and not w.draining]

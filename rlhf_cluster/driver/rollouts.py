@@ -25,7 +25,7 @@ from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.fleet import Fleet
 from rlhf_cluster.driver.resending import Resending
 from rlhf_cluster.driver.scoring import DeadlyGroup, Scoring
-from rlhf_cluster.errors import DataError, RoleTimeout
+from rlhf_cluster.errors import DataError
 from rlhf_cluster.flow.buffer import Buffer
 from rlhf_cluster.flow.invalid_rate import InvalidRate
 from rlhf_cluster.records import Prompt, RolloutGroup, RolloutRequest
@@ -100,7 +100,6 @@ class Rollouts:
         self._head: asyncio.Task[None] | None = None
         self._feeding: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
-        self._unserved_since_s: float | None = None
         self._next_request_id = 0
         self.buffer = Buffer(
             prompts_per_step=job.train.prompts_per_step,
@@ -196,7 +195,7 @@ class Rollouts:
         """Raise what makes any further wait pointless."""
         if (failure := self._failure or self.fleet.failure) is not None:
             raise failure
-        self._raise_if_unserved()
+        self.fleet.pool.raise_if_unserved()
         if (num_dropped := self._dropped_in_a_row.total()) >= self.job.limits.dropped_groups:
             reasons = ", ".join(f"{reason} {number} times" for reason, number in self._dropped_in_a_row.most_common())
             raise DataError(
@@ -359,21 +358,6 @@ class Rollouts:
         self.buffer.drop(request_id, reason=reason)
         self._ledger.dropped(request_id, prompt_id=entry.request.prompt.prompt_id, reason=reason)
         self.fleet.changed.set()
-
-    def _raise_if_unserved(self) -> None:
-        """Nothing waits forever, not even for a machine to join the cluster."""
-        if self.fleet.is_serving:
-            self._unserved_since_s = None
-            return
-        now_s = self._clock.monotonic()
-        if self._unserved_since_s is None:
-            self._unserved_since_s = now_s
-        if now_s - self._unserved_since_s > self.job.limits.start_s:
-            raise RoleTimeout(
-                f"no rollout worker has served for {self.job.limits.start_s:g} s: {self.fleet.pool.why_none()}",
-                role="rollout worker",
-                activity="starting",
-            )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

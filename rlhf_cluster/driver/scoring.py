@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.errors import BadAnswer, RoleError, RoleTimeout
+from rlhf_cluster.errors import BadAnswer, RoleError
 from rlhf_cluster.flow.group_checks import score_problem
 from rlhf_cluster.records import RolloutGroup
 from rlhf_cluster.runtime.bounds import within
@@ -98,19 +98,9 @@ class Scoring:
 
     async def _next_of(self, pool: Pool) -> tuple[str, Any]:
         """In turn; waits for a replacement where there is none. Raises the pool's failure."""
-        deadline_s = self._limits.start_s
-        waited_s = 0.0
         while not (handles := pool.handles()):
-            if pool.failure is not None:
-                raise pool.failure
-            if waited_s >= deadline_s:
-                raise RoleTimeout(
-                    f"no {pool.role} has served for {deadline_s:g} s: {pool.why_none()}",
-                    role=pool.role,
-                    activity="starting",
-                )
+            pool.raise_if_unserved()
             await asyncio.sleep(0.1)
-            waited_s += 0.1
         names = list(handles)
         name = names[next(self._turns) % len(names)]
         return name, handles[name]

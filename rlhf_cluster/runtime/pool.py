@@ -30,6 +30,8 @@ from rlhf_cluster.runtime.members import Member, view_of
 from rlhf_cluster.runtime.spec import RoleSpec
 
 MIN_TIMER_S = 0.05
+NUM_STARTS = 2
+"""One that dies or hangs on its way up is tried once more."""
 
 
 class PoolClock(Protocol):
@@ -92,6 +94,7 @@ class Pool:
         self._lost: dict[str, Member] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._served_s = clock.monotonic()
         self._is_running = False
 
     async def start(self) -> None:
@@ -180,8 +183,21 @@ class Pool:
         """What was seen of a member that is not there any more; None for one that is, or that left on purpose."""
         return self._lost[worker_id].reason if worker_id in self._lost else None
 
-    def why_none(self) -> str:
-        """Why nothing serves, in words."""
+    def raise_if_unserved(self) -> None:
+        """What makes any further wait for this role pointless: its failure, or that nobody serves for too long.
+
+        Each start is bounded and the number of starts is, but not what they take together: a window full of starts
+        that hang would be hours.
+        """
+        if self.failure is not None:
+            raise self.failure
+        bound_s = NUM_STARTS * self._bounds.start_s
+        if not self.handles() and self._clock.monotonic() - self._served_s > bound_s:
+            raise RoleTimeout(
+                f"no {self.role} has served for {bound_s:g} s: {self._why_none()}", role=self.role, activity="starting"
+            )
+
+    def _why_none(self) -> str:
         states = [
             f"{m.worker_id} is {m.state}" + (f" ({m.reason})" if m.reason else "") for m in self._members.values()
         ]
@@ -366,6 +382,8 @@ class Pool:
         self.changed.set()
 
     def _tell(self, member: Member, state: str, reason: str = "") -> None:
+        if member.state == "serving":
+            self._served_s = self._clock.monotonic()
         member.state, member.reason, member.since_s = state, reason, self._clock.time()
         self._emit(
             WorkerChanged(

@@ -314,7 +314,7 @@ def test_where_no_worker_serves_for_too_long_the_job_ends_and_says_why(stage):
         while True:
             await driver.rollouts.gather()
 
-    with pytest.raises(RoleTimeout, match=r"no rollout worker has served for 50 s: rollout-\d+ is .*was lost"):
+    with pytest.raises(RoleTimeout, match=r"no rollout worker has served for 100 s: rollout-\d+ is .*was lost"):
         made.play(act)
 
 

@@ -154,7 +154,7 @@ def test_a_wait_for_a_server_that_never_starts_is_bounded_and_says_why(stage):
         made.runtime.pace = Pace(place_s=1e9)
         await Scoring(made.job, rewards=roles.reward, references=None).rewarded(groups(6))
 
-    with pytest.raises(RoleTimeout, match=r"no reward server has served for 30 s: reward-1 is pending"):
+    with pytest.raises(RoleTimeout, match=r"no reward server has served for 60 s: reward-2 is pending"):
         made.play(act)
 
 
