@@ -128,10 +128,11 @@ def _ranks_need_processes(job: JobConfig) -> str | None:
 
 
 def _vllm_workers_need_processes(job: JobConfig) -> str | None:
-    if job.rollout.num_workers > 1 and job.rollout.engine.type == "vllm" and job.runtime == "local":
+    rollout = job.rollout
+    if rollout.num_workers + rollout.spares > 1 and rollout.engine.type == "vllm" and job.runtime == "local":
         return (
-            f'rollout.num_workers = {job.rollout.num_workers} of vLLM with runtime = "local", where vLLM can be opened '
-            'once: set runtime = "ray" or rollout.num_workers = 1'
+            f"rollout.num_workers = {rollout.num_workers} and rollout.spares = {rollout.spares} of vLLM with runtime = "
+            '"local", where vLLM can be opened once: set runtime = "ray", or rollout.num_workers = 1 without spares'
         )
     return None
 

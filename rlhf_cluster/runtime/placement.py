@@ -6,7 +6,7 @@ Estimates of memory are deliberately plain sums of what is known to be there; ea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class Machine:
 class RolePlan:
     role: str
     num_replicas: int
+    """With its spares."""
+    num_spares: int
     cpus: float
     """Reserved by each replica."""
     gpus: float
@@ -79,7 +81,7 @@ class Plan:
         """For people."""
         rows = [f"{'role':<18}{'replicas':>9}{'cpus':>6}{'gpus':>6}{'threads':>9}{'memory':>11}"]
         rows += [
-            f"{role.role:<18}{role.num_replicas:>9}{role.cpus:>6g}{role.gpus:>6g}{role.threads:>9}"
+            f"{role.role:<18}{_count(role):>9}{role.cpus:>6g}{role.gpus:>6g}{role.threads:>9}"
             f"{_gib(role.memory_bytes):>11}"
             for role in self.roles
         ]
@@ -144,25 +146,37 @@ def _weights(job: JobConfig, size: ModelSize) -> str:
 
 
 def _roles(job: JobConfig, size: ModelSize) -> list[RolePlan]:
-    rollout, reward, reference, learner = job.rollout, job.reward_server, job.reference, job.learner
-    replicas = [("rollout worker", rollout, rollout.num_workers, rollout.threads, _rollout_bytes(job, size))]
-    if job.rewards:
-        replicas.append(("reward server", reward, reward.num_workers, 1, _reward_bytes(job)))
-    if "reference" in job.algorithm.needs:
-        memory_bytes = _reference_bytes(job, size)
-        replicas.append(("reference scorer", reference, reference.num_workers, reference.threads, memory_bytes))
-    replicas.append(("learner", learner, learner.num_ranks, learner.threads, _learner_bytes(job, size)))
+    estimates: dict[str, Callable[[], int]] = {
+        "rollout worker": lambda: _rollout_bytes(job, size),
+        "reward server": lambda: _reward_bytes(job),
+        "reference scorer": lambda: _reference_bytes(job, size),
+        "learner": lambda: _learner_bytes(job, size),
+    }
     return [
         RolePlan(
             role=role,
-            num_replicas=num_replicas,
+            num_replicas=num_needed + num_spares,
+            num_spares=num_spares,
             cpus=settings.cpus,
             gpus=settings.gpus,
-            threads=threads,
-            memory_bytes=memory_bytes,
+            threads=getattr(settings, "threads", 1),
+            memory_bytes=estimates[role](),
         )
-        for role, settings, num_replicas, threads, memory_bytes in replicas
+        for role, settings, num_needed, num_spares in _replicas(job)
     ]
+
+
+def _replicas(job: JobConfig) -> list[tuple[str, Any, int, int]]:
+    """Role, its section of the job, replicas that the job cannot start without, and spares."""
+    rollout, reward, reference, learner = job.rollout, job.reward_server, job.reference, job.learner
+    replicas: list[tuple[str, Any, int, int]] = [("rollout worker", rollout, rollout.num_workers, rollout.spares)]
+    if job.rewards:
+        replicas.append(("reward server", reward, reward.num_workers, reward.spares))
+    if "reference" in job.algorithm.needs:
+        replicas.append(("reference scorer", reference, reference.num_workers, reference.spares))
+    # A spare learner is a whole group of ranks.
+    replicas.append(("learner", learner, learner.num_ranks, learner.num_ranks * learner.spare))
+    return replicas
 
 
 def _rollout_bytes(job: JobConfig, size: ModelSize) -> int:
@@ -221,17 +235,18 @@ def _refuse(made: Plan) -> None:
         )
 
 
-def reservations(job: JobConfig) -> Mapping[str, float]:
-    """CPUs and GPUs that all roles of the job reserve together, as Ray names them."""
-    groups = [(job.rollout, job.rollout.num_workers), (job.learner, job.learner.num_ranks)]
-    if job.rewards:
-        groups.append((job.reward_server, job.reward_server.num_workers))
-    if "reference" in job.algorithm.needs:
-        groups.append((job.reference, job.reference.num_workers))
+def reservations(job: JobConfig, *, spares: bool) -> Mapping[str, float]:
+    """CPUs and GPUs that all roles of the job reserve together, as Ray names them. A job can start without spares."""
+    groups = [(settings, num_needed + spares * num_spares) for _, settings, num_needed, num_spares in _replicas(job)]
     return {
         "CPU": sum(settings.cpus * count for settings, count in groups),
         "GPU": sum(settings.gpus * count for settings, count in groups),
     }
+
+
+def _count(role: RolePlan) -> str:
+    """`3`, or `2+1` with a spare."""
+    return f"{role.num_replicas - role.num_spares}+{role.num_spares}" if role.num_spares else f"{role.num_replicas}"
 
 
 def _gib(num_bytes: int) -> str:

@@ -121,14 +121,10 @@ def _start_private_cluster(job: JobConfig) -> Path:
 
 def _private_cpus(job: JobConfig) -> int:
     """What the job reserves, its spares, and room to scale out."""
-    num_workers = job.rollout.num_workers + job.rollout.spares + ELASTIC_WORKERS
+    num_more = ELASTIC_WORKERS
     if job.autoscale:
-        num_workers = max(num_workers, job.autoscale.max_workers + job.rollout.spares)
-    spares = job.reward_server.spares * job.reward_server.cpus + job.reference.spares * job.reference.cpus
-    if job.learner.spare:
-        spares += job.learner.num_ranks * job.learner.cpus
-    extra_workers = (num_workers - job.rollout.num_workers) * job.rollout.cpus
-    return max(1, math.ceil(reservations(job)["CPU"] + extra_workers + spares))
+        num_more = max(num_more, job.autoscale.max_workers - job.rollout.num_workers)
+    return max(1, math.ceil(reservations(job, spares=True)["CPU"] + num_more * job.rollout.cpus))
 
 
 def _what_it_waits_for(wanted: Mapping[str, float]) -> str:
@@ -145,7 +141,7 @@ def _what_it_waits_for(wanted: Mapping[str, float]) -> str:
 
 
 def _refuse_what_never_fits(job: JobConfig, resources: Mapping[str, float]) -> None:
-    for name, wanted in reservations(job).items():
+    for name, wanted in reservations(job, spares=False).items():
         if wanted > resources.get(name, 0):
             raise CannotFit(
                 f"the roles reserve {wanted:g} {name}s and the Ray cluster has {resources.get(name, 0):g}: "

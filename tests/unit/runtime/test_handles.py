@@ -287,8 +287,10 @@ def test_a_private_cluster_has_room_for_spares_and_for_scaling_out(cluster):
 
     small = make_job(["runtime=ray", "rollout.num_workers=2", "rollout.cpus=3"])
     warm = make_job(["runtime=ray", "rollout.num_workers=2", "rollout.cpus=3", "rollout.spares=1", "learner.cpus=2"])
-    assert _private_cpus(small) == reservations(small)["CPU"] + 3 * ELASTIC_WORKERS
-    assert _private_cpus(warm) == reservations(warm)["CPU"] + 3 * (ELASTIC_WORKERS + 1)
+    assert _private_cpus(small) == reservations(small, spares=False)["CPU"] + 3 * ELASTIC_WORKERS
+    assert _private_cpus(warm) == reservations(warm, spares=False)["CPU"] + 3 * (ELASTIC_WORKERS + 1)
+    scaled = make_job(["runtime=ray", "rollout.num_workers=2", f"autoscale.max_workers={2 + ELASTIC_WORKERS + 5}"])
+    assert _private_cpus(scaled) == reservations(scaled, spares=False)["CPU"] + ELASTIC_WORKERS + 5
 
 
 def test_a_job_that_can_never_fit_the_cluster_is_refused(cluster):

@@ -52,7 +52,16 @@ def test_reservations_are_the_sum_over_replicas():
     job = make_job(
         ["rollout.num_workers=3", "rollout.cpus=2", "learner.cpus=1.5", "rollout.gpus=1", "algorithm.kl_coef=1"]
     )
-    assert reservations(job) == {"CPU": 3 * 2 + 1.5 + 1 + 1, "GPU": 3}
+    assert reservations(job, spares=False) == {"CPU": 3 * 2 + 1.5 + 1 + 1, "GPU": 3}
+
+
+def test_spares_are_planned_beside_what_the_job_needs_to_start():
+    warm = ["rollout.num_workers=2", "rollout.cpus=2", "rollout.spares=1", "learner.spare=true"]
+    planned = made(*warm)
+    assert roles_of(planned) == {"rollout worker": 3, "reward server": 1, "learner": 2}
+    assert any("rollout worker" in line and " 2+1 " in line for line in planned.lines())
+    assert reservations(make_job(warm), spares=False)["CPU"] == 2 * 2 + 1 + 1
+    assert reservations(make_job(warm), spares=True)["CPU"] == 3 * 2 + 1 + 2 == planned.cpus
 
 
 def test_the_size_of_a_model_is_read_from_its_headers(word_world_home):
