@@ -30,6 +30,7 @@ from rlhf_cluster.flow.buffer import Buffer
 from rlhf_cluster.flow.invalid_rate import InvalidRate
 from rlhf_cluster.records import Prompt, RolloutGroup, RolloutRequest
 from rlhf_cluster.records.events import Event, GroupDropped, PromptQuarantined, RewardFailed
+from rlhf_cluster.records.ledger import Dropped
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.ledger.ledger import Ledger
@@ -91,7 +92,7 @@ class Rollouts:
         self._clock = clock
         self._open: dict[int, _Open] = {}
         self._resending = Resending(fleet, max_deaths=job.recovery.max_deaths)
-        self._quarantined_rows: set[str] = set()
+        self._quarantined_rows = {_row(prompt_id) for prompt_id in ledger.history.quarantined}
         self._invalid_rate = InvalidRate(
             max_rate=job.reward_server.max_invalid_rate, window=job.reward_server.invalid_window
         )
@@ -269,7 +270,7 @@ class Rollouts:
             prompt = self._prompts[request_id]
             if _row(prompt.prompt_id) not in self._quarantined_rows:
                 return self._enter(request_id, prompt, version=version)
-            self._ledger.dropped(request_id, prompt_id=prompt.prompt_id, reason="quarantined")
+            self._ledger.dropped(request_id, prompt_id=prompt.prompt_id, reason=Dropped.QUARANTINED)
 
     def _enter(self, request_id: int, prompt: Prompt, *, version: int) -> _Open:
         request = RolloutRequest(
@@ -351,7 +352,7 @@ class Rollouts:
                 evidence=tuple(evidence),
             )
         )
-        self._drop(request_id, "quarantined")
+        self._drop(request_id, Dropped.QUARANTINED)
 
     def _drop(self, request_id: int, reason: str) -> None:
         entry = self._open.pop(request_id)

@@ -91,6 +91,8 @@ class History:
         """Batches accepted, so the step that comes next."""
         self.covered = IdRanges()
         """Ids that are settled: trained on or dropped for good, their lives folded away."""
+        self.quarantined: set[str] = set()
+        """Prompt ids."""
         self._last_id = -1
         self._last_trained_id = -1
         self._dropped_lately: set[int] = set()
@@ -169,6 +171,7 @@ class History:
         self.published.update(entry.published)
         self.proved.update({(worker_id, version): print_ for worker_id, version, print_ in entry.proved})
         self.violations.extend(entry.violations)
+        self.quarantined.update(entry.quarantined)
 
     def _opened(self, entry: Opened) -> None:
         self.drivers.append(entry)
@@ -226,6 +229,8 @@ class History:
             return
         self._expect(entry.request_id, life, (WAITING, OUT, COMPLETE), "was dropped")
         life.state, life.reason = DROPPED, entry.reason
+        if entry.reason == Dropped.QUARANTINED:
+            self.quarantined.add(entry.prompt_id)
         self.lives[entry.request_id] = life
         self._dropped_lately.add(entry.request_id)
 

@@ -75,6 +75,7 @@ def _totals(history: History, over: dict[int, Life], *, step: int) -> Settled:
         + sum(group.num_tokens for each, group in groups.items() if each not in unverified),
         staleness=_summed(staleness, before.staleness),
         violations=(),
+        quarantined=tuple(sorted(history.quarantined)),
         workers=tuple(sorted({*before.workers, *(worker for group in trained for worker in group.workers)})),
     )
 

@@ -11,6 +11,7 @@ tokens of completed groups lie in the rollout log, at the `place` that the entry
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,9 @@ class Dropped(Entry):
     request_id: int
     prompt_id: str
     reason: str
+
+    QUARANTINED: ClassVar[str] = "quarantined"
+    """The reason of a prompt that workers die of: it stays out for the rest of the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,3 +160,5 @@ class Settled(Entry):
     """(worker id, version, fingerprint), likewise."""
     violations: tuple[tuple[str, str], ...] = ()
     """(check, sentence) that the audit found."""
+    quarantined: tuple[str, ...] = ()
+    """Prompt ids that stay out for the rest of the job."""

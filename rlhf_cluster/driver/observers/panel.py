@@ -53,8 +53,9 @@ def sparkline(values: Sequence[float], *, width: int = 40) -> str:
     edges = [index * len(values) // columns for index in range(columns + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means), max(means)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BARS[round((mean - low) * scale + 1e-9)] for mean in means)
+    # The quotient comes first: one by a range that is hardly more than nothing would be infinite.
+    heights = [(mean - low) / (high - low) if high > low else 0.0 for mean in means]
+    return "".join(BARS[round(height * (len(BARS) - 1) + 1e-9)] for height in heights)
 
 
 def _bar(progress: Progress, *, now_s: float) -> RenderableType:

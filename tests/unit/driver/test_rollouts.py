@@ -302,6 +302,21 @@ def test_a_prompt_that_kills_every_worker_is_quarantined_and_left_out_in_later_e
     assert audit(made.history, max_staleness=0).ok
 
 
+def test_a_quarantined_prompt_stays_out_of_a_job_that_is_resumed_and_whose_ledger_was_compacted(stage):
+    options = ["recovery.max_restarts=30", "rollout.num_workers=2", "checkpoint.every_steps=2", "checkpoint.keep=1"]
+    row = stage(make_job(options)).prompts.train[1].prompt_id.partition("/")[0]
+    plan = FaultPlan(seed=0, poison={f"{row}/{epoch}" for epoch in range(20)})
+    made = stage(make_job([*options, "train.num_steps=6"]), SimulatedRuntime(wrap=with_faults(plan)))
+    made.drive()
+    num_deaths = plan.fired["poison"]
+    resumed = stage(make_job([*options, "train.num_steps=12"]), SimulatedRuntime(wrap=with_faults(plan)))
+    assert resumed.history.settled.quarantined, "the entry that told it is folded"
+    resumed.drive()
+    assert plan.fired["poison"] == num_deaths > 0
+    assert resumed.history.step == 12
+    assert audit(resumed.history, max_staleness=0).ok
+
+
 def test_where_no_worker_serves_for_too_long_the_job_ends_and_says_why(stage):
     made = stage(make_job(["limits.start_s=50", "recovery.max_restarts=999", "recovery.backoff_s=0.0"]))
     runtime = SimulatedRuntime()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 
 import rich.console
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlhf_cluster.driver.observers.console import Console, LivePanel, PlainLines
@@ -111,6 +111,7 @@ def test_time_left_follows_the_recent_pace():
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200), st.integers(1, 60))
+@example([0.0, 2.2250738585072014e-308], 2)
 def test_sparkline_has_a_character_a_column_and_stays_in_range(values, width):
     line = sparkline(values, width=width)
     assert len(line) == min(width, len(values))
