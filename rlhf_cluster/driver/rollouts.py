@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Decode = Callable[[Sequence[np.ndarray]], list[str]]
 OnHead = Callable[[Sequence[RolloutGroup]], Coroutine[Any, Any, None]]
+Score = Callable[[Sequence[RolloutGroup]], Awaitable[Sequence[RolloutGroup]]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -302,24 +303,25 @@ class Rollouts:
     async def _fill(self, groups: Sequence[RolloutGroup]) -> None:
         """Fill the columns that the algorithm needs, and tell the buffer."""
         groups = [replace(group, texts=tuple(self._decode(group.completions()))) for group in groups]
-        try:
-            scored = await self._scoring.rewarded(groups)
-            kept = [group for group in map(self._valid, scored) if group is not None]
-            kept = await self._scoring.referenced(kept) if "reference" in self.job.algorithm.needs else kept
-        except DeadlyGroup as error:
-            return await self._fill_without(groups, error)
+        scored = await self._outlived(self._scoring.rewarded, groups)
+        kept: Sequence[RolloutGroup] = [group for group in map(self._valid, scored) if group is not None]
+        if "reference" in self.job.algorithm.needs:
+            kept = await self._outlived(self._scoring.referenced, kept)
         for group in kept:
             self._ledger.completed(group, workers=sorted(self._open[group.request_id].workers))
             self.buffer.complete(group)
             self._dropped_in_a_row.clear()
         self.fleet.changed.set()
-        return None
 
-    async def _fill_without(self, groups: Sequence[RolloutGroup], error: DeadlyGroup) -> None:
-        self._quarantine(error.group.request_id, error.evidence)
-        left = [g for g in groups if g.request_id != error.group.request_id and self.buffer.is_in_flight(g.request_id)]
-        if left:
-            await self._fill(left)
+    async def _outlived(self, score: Score, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
+        """`score(groups)`, those left out that servers die of."""
+        while groups:
+            try:
+                return await score(groups)
+            except DeadlyGroup as error:
+                self._quarantine(error.group.request_id, error.evidence)
+                groups = [group for group in groups if group.request_id != error.group.request_id]
+        return ()
 
     def _valid(self, group: RolloutGroup) -> RolloutGroup | None:
         """The group without failures, or None when it teaches nothing and another prompt takes its place."""

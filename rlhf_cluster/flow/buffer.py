@@ -111,10 +111,6 @@ class Buffer:
         """Request id of the oldest one in flight: what the line waits for."""
         return self._line[self._num_ready] if self._num_ready < len(self._line) else None
 
-    def is_in_flight(self, request_id: int) -> bool:
-        slot = self._slots.get(request_id)
-        return slot is not None and slot.group is None
-
     def version_of(self, request_id: int) -> int:
         """The version that the request was first dispatched to. Whoever takes it over must serve this or a later one:
         then its oldest token is no older than the proof assumes, and its place in the line stays."""

@@ -116,9 +116,16 @@ def test_a_server_that_answers_garbage_is_replaced_and_another_is_asked(stage, b
 
 class DiesOfThree(FaultyRole):
     async def score(self, given: Any) -> Any:
+        self._look_at(given)
+        return await self._role.score(given)
+
+    async def logprobs(self, given: Any) -> Any:
+        self._look_at(given)
+        return await self._role.logprobs(given)
+
+    def _look_at(self, given: Any) -> None:
         if any(group.request_id == 3 for group in given):
             self._role.kill("died of request 3")
-        return await self._role.score(given)
 
 
 def test_a_group_that_servers_die_of_is_found_among_others(stage):
@@ -167,3 +174,20 @@ def test_reference_scorers_fail_over_too(stage):
     [answer] = scored(made, groups(2), call="referenced")
     assert all(len(group.reference_logprobs) == group.num_tokens for group in answer)
     assert lost(made) == ["reference-0"]
+
+
+def test_rewards_are_counted_once_where_reference_scorers_die_of_a_prompt_afterwards(stage):
+    def wrap(role: SimulatedRole) -> Any:
+        return DiesOfThree(role, NO_FAULTS) if role.role == "reference scorer" else None
+
+    job = make_job(["algorithm.kl_coef=0.1", "recovery.max_restarts=20", "train.prompts_per_step=4"])
+    made = stage(job, servers(wrap))
+
+    async def act(driver: Any, roles: Any) -> Any:
+        await made.serve(driver)
+        batch = await driver.rollouts.gather()
+        return [group.request_id for group in batch], driver.rollouts.take_tally().num_completions
+
+    trained, num_completions = made.play(act)
+    assert 3 not in trained
+    assert num_completions == 5 * job.train.completions_per_prompt, "four that are trained on and the one left out"
