@@ -20,8 +20,8 @@ demo-tiny: .venv/installed ## the same job on a generated 350k-parameter model, 
 
 install: .venv/installed ## make .venv with everything in it
 
-test: .venv/installed ## run all tests
-	$(BIN)/python -m pytest
+test: .venv/installed ## run all tests, two files at a time: most of them wait for processes to come and go
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/installed ## run the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"

@@ -39,7 +39,7 @@ class RemoteRole:
 
     async def gone(self) -> None:
         """Never returns; raises `RoleDied` as soon as the process is gone, also when nothing else is asked of it."""
-        await self._ask("linger")
+        await self._ask("serving")
 
     async def start(self) -> None:
         await self._call("start")

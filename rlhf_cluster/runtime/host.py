@@ -47,7 +47,7 @@ class RoleHost:
         """Answers as soon as there is a process."""
         self._watch()
 
-    async def linger(self) -> None:
+    async def serving(self) -> None:
         """Answers never: whoever waits for it learns at once that this process is gone."""
         await asyncio.Event().wait()
 

@@ -14,8 +14,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rlhf_cluster.errors import BudgetSpent, RlhfError, RoleDied, RoleError, RoleTimeout
 from rlhf_cluster.flow.pool import Close, Drain, Open, PoolState, Promote
@@ -27,33 +26,12 @@ from rlhf_cluster.runtime.base import Runtime
 from rlhf_cluster.runtime.bounds import within
 from rlhf_cluster.runtime.host import last_log_lines
 from rlhf_cluster.runtime.members import Member, view_of
+from rlhf_cluster.runtime.pool_waits import PoolBounds, PoolClock, machine_for
 from rlhf_cluster.runtime.spec import RoleSpec
 
 MIN_TIMER_S = 0.05
 NUM_STARTS = 2
 """One that dies or hangs on its way up is tried once more."""
-
-
-class PoolClock(Protocol):
-    def time(self) -> float:
-        """Unix seconds, for people."""
-        ...
-
-    def monotonic(self) -> float:
-        """Seconds that never jump."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolBounds:
-    start_s: float
-    """For a replica to start once it has a machine, and to get one while no other serves."""
-    close_s: float
-    """For a replica to close; then it is killed."""
-    ask_s: float = 1.0
-    """Between two looks at why a replica has no machine yet."""
-    pending_s: float = 3.0
-    """A process that takes no longer than this to appear is not worth telling about."""
 
 
 class Pool:
@@ -292,7 +270,14 @@ class Pool:
         spec = member.spec
         where = {"role": spec.role, "worker_id": spec.worker_id}
         member.handle = await self._runtime.open(spec)
-        await self._placed(member)
+        await machine_for(
+            member,
+            self._runtime,
+            bounds=self._bounds,
+            clock=self._clock,
+            pends=lambda reason: self._pends(member, reason),
+            is_alone=lambda: not (self._is_running and self._state.num_active),
+        )
         self._state.placed(spec.worker_id)
         self._note(spec.worker_id)
         async with self._runtime.starting():
@@ -311,37 +296,11 @@ class Pool:
         except RoleError as error:
             self.lost(member.worker_id, error)
 
-    async def _placed(self, member: Member) -> None:
-        """Wait for a machine: without end while others serve, because a node may join, else as long as for a start."""
-        clock = self._clock.monotonic
-        placing = asyncio.ensure_future(self._runtime.placed(member.handle))
-        asked_s = alone_s = clock()
-        try:
-            while not (await asyncio.wait({placing}, timeout=self._bounds.ask_s))[0]:
-                if clock() - asked_s >= self._bounds.pending_s:
-                    self._pends(member, await self._runtime.pending_reason(member.spec))
-                if self._is_running and self._state.num_active:
-                    alone_s = clock()
-                elif clock() - alone_s >= self._bounds.start_s:
-                    raise self._never_placed(member)
-            placing.result()
-        finally:
-            placing.cancel()
-
     def _pends(self, member: Member, reason: str) -> None:
         if reason != member.reason:
             member.reason = reason
             self._tell(member, "pending", reason)
             self.changed.set()
-
-    def _never_placed(self, member: Member) -> RoleTimeout:
-        return RoleTimeout(
-            f"{self.role} {member.worker_id} got no machine within {self._bounds.start_s:g} s: {member.reason}; lower "
-            "what it reserves, or see [limits] to allow more",
-            role=self.role,
-            worker_id=member.worker_id,
-            activity="waiting for a machine",
-        )
 
     def _close(self, worker_id: str) -> None:
         self._state.closed(worker_id)

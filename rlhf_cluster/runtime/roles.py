@@ -13,7 +13,8 @@ from rlhf_cluster.flow.restarts import RestartBudget
 from rlhf_cluster.records.events import WorkerChanged
 from rlhf_cluster.runtime.base import Runtime
 from rlhf_cluster.runtime.learner_host import LearnerHost
-from rlhf_cluster.runtime.pool import Pool, PoolBounds, PoolClock
+from rlhf_cluster.runtime.pool import Pool
+from rlhf_cluster.runtime.pool_waits import PoolBounds, PoolClock
 from rlhf_cluster.runtime.spec import RoleSpec
 
 

@@ -16,7 +16,8 @@ from rlhf_cluster.errors import BudgetSpent, ModelError, RoleDied, RoleTimeout
 from rlhf_cluster.flow.restarts import RestartBudget
 from rlhf_cluster.records import WorkerStatus
 from rlhf_cluster.records.events import WorkerChanged
-from rlhf_cluster.runtime.pool import Pool, PoolBounds
+from rlhf_cluster.runtime.pool import Pool
+from rlhf_cluster.runtime.pool_waits import PoolBounds
 from rlhf_cluster.runtime.spec import RoleSpec
 
 
