@@ -147,10 +147,10 @@ class Driver:
             self.wants_checkpoint = False
             await self._saved()
             self._at("save")
-            self._saving = asyncio.create_task(self._save(self._begin_checkpoint(), self.step))
+            self._saving = asyncio.create_task(self._save(await self._begin_checkpoint(), self.step))
 
-    def _begin_checkpoint(self) -> Awaitable[CheckpointSaved]:
-        return self.checkpoints.begin(self.learner.host.group, step=self.step, metrics=self._evaluated)
+    async def _begin_checkpoint(self) -> Awaitable[CheckpointSaved]:
+        return self.checkpoints.begin(await self.learner.settled(), step=self.step, metrics=self._evaluated)
 
     async def _save(self, begun: Awaitable[CheckpointSaved], step: int) -> None:
         where = {"role": "learner", "worker_id": self.learner.host.worker_id, "activity": "writing a checkpoint"}
@@ -181,7 +181,7 @@ class Driver:
         for _ in range(MAX_LAST_SAVES):
             if self.step in self.checkpoints.steps():
                 return
-            await self._save(self._begin_checkpoint(), self.step)
+            await self._save(await self._begin_checkpoint(), self.step)
             if self.step not in self.checkpoints.steps():
                 # Whatever was wrong with the learner is mended by asking it for something.
                 await self.learner.publish()

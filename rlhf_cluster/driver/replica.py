@@ -109,11 +109,17 @@ class LearnerReplica:
     async def publish_full(self) -> WeightHandle:
         return await self._surely(lambda group: self._weights(group.publish_full(), "publishing weights whole"))
 
+    async def settled(self) -> LearnerGroup:
+        """The group that is there now. One that is still catching up is waited for: it has no weights to give yet, and
+        a step between two that it replays would be learned out of order."""
+        async with self._mending:
+            return self.host.group
+
     async def _surely(self, call: Callable[[LearnerGroup], Awaitable[Result]]) -> Result:
         """What `call` gives, from this group or the next. Errors that are not a role's (a loss that is not finite)
         travel."""
         while True:
-            group = self.host.group
+            group = await self.settled()
             try:
                 return await call(group)
             except RoleError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -226,3 +227,61 @@ def test_whoever_finds_the_group_mended_by_another_just_goes_on(stage):
     made.play(act)
     assert len(made.seen(LearnerRecovered)) == 1
     assert [rank.worker_id for rank in ranks(made)] == ["learner-0", "learner-0.1"]
+
+
+async def lost_after(made: Any, driver: Any, num_steps: int) -> asyncio.Task[Any]:
+    """The learner dies after so many steps, and a worker that asks for its weights is the first to see it."""
+    await made.serve(driver)
+    for _ in range(num_steps):
+        await driver.train_step()
+    ranks(made)[0].kill()
+    return asyncio.create_task(driver.learner.publish_full())
+
+
+def test_no_step_is_learned_by_a_group_that_is_still_replaying_those_before_it(stage, undisturbed):
+    made = stage(make_job(JOB), SimulatedRuntime(Pace(learner_start_s=0.0)))
+
+    async def act(driver: Any, roles: Any) -> None:
+        asking = await lost_after(made, driver, 3)
+        await driver.train_step()
+        await asking
+
+    made.play(act)
+    assert losses(made) == undisturbed(made.job)
+    [recovered] = made.seen(LearnerRecovered)
+    assert (recovered.step, recovered.num_replayed) == (3, 3)
+
+
+def test_a_worker_that_asks_for_weights_while_a_group_catches_up_gets_them_when_it_has(stage):
+    made = stage(make_job(JOB), SimulatedRuntime(Pace(learner_start_s=0.0)))
+
+    async def act(driver: Any, roles: Any) -> None:
+        asking = await lost_after(made, driver, 3)
+        await asyncio.sleep(1.5)
+        assert ranks(made)[-1].version == 1, "it is on its way"
+        assert (await driver.learner.publish_full()).version == 3
+        await asking
+
+    made.play(act)
+
+
+def test_a_checkpoint_that_falls_due_while_a_group_catches_up_is_of_its_own_step(stage):
+    made = stage(make_job([*JOB, "checkpoint.every_steps=3"]), SimulatedRuntime(Pace(learner_start_s=0.0, adopt_s=0.5)))
+    drivers: list[Any] = []
+    asking: list[asyncio.Task[Any]] = []
+
+    def at(transition: str) -> None:
+        made.transitions.append(transition)
+        if made.transitions.count("adopt") == 4 and not asking:
+            ranks(made)[0].kill()
+            asking.append(asyncio.create_task(drivers[0].learner.publish_full()))
+
+    async def act(driver: Any, roles: Any) -> None:
+        drivers.append(driver)
+        await driver.run(made.stop)
+        await asyncio.gather(*asking)
+
+    made.at = at
+    made.play(act)
+    state = json.loads((made.job_dir / "checkpoints" / "step-000003" / "simulated_learner.json").read_text())
+    assert state["version"] == 3
