@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import psutil
 
-from rlhf_cluster.errors import NeedsFullVersion, NotServing, RoleTimeout, StaleVersion
+from rlhf_cluster.errors import NeedsFullVersion, NotServing, RoleTimeout, StaleVersion, WeightsUnavailable
 from rlhf_cluster.records import Adopted, RolloutGroup, RolloutRequest, WeightHandle, WeightManifest, WorkerStatus
 from rlhf_cluster.roles import WeightTransport
 from rlhf_cluster.rollout import proof
@@ -98,7 +98,7 @@ class RolloutWorker:
                     lambda engine: self._take(engine, handle, received.buffer),
                     activity=f"adopting weights version {handle.version}",
                 )
-            except NeedsFullVersion:
+            except (NeedsFullVersion, WeightsUnavailable):
                 raise  # Nothing was touched: what is served, and held as a base, goes on.
             except BaseException as error:
                 self._base = None
