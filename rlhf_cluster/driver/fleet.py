@@ -274,10 +274,13 @@ class Fleet:
             raise BadAnswer(f"{worker.worker_id} ended its answer with {len(numbers)} groups missing", **where)
 
     def _receive(self, worker: _Worker, groups: Sequence[RolloutGroup], numbers: dict[int, int], owner: Owner) -> None:
-        """Check what came, then pass it on: the finished groups, and the others as requests to go on from."""
-        finished, begun = [], []
+        """Check what came, then pass it on: the finished groups, and the others as requests to go on from.
+
+        All of it is checked before any of it is taken off the worker: a refused answer is given back as a whole.
+        """
+        finished, begun, open_numbers = [], [], dict(numbers)
         for group in groups:
-            request, _ = worker.held.get(numbers.get(group.request_id, -1), (None, None))
+            request, _ = worker.held.get(open_numbers.pop(group.request_id, -1), (None, None))
             problem = (
                 problem_of(request, group, newest_version=self._newest.version if self._newest else -1)
                 if request is not None
@@ -291,6 +294,7 @@ class Fleet:
                 finished.append(group)
             else:
                 begun.append(replace(request, begun=group))
+        for group in groups:
             del worker.held[numbers.pop(group.request_id)]
         self.roster.load(worker.worker_id, -len(groups))
         self._vigil.heard(worker.worker_id, has_work=bool(worker.held))
