@@ -105,10 +105,11 @@ class Driver:
         return await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
 
     async def aclose(self) -> None:
-        """Give up the checkpoint that is still being written: the job ends without it."""
+        """Give up the checkpoint that is still being written, and a learner being mended: the job ends without them."""
         if self._saving is not None:
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
+        await self.learner.aclose()
 
     async def _hand_over(self) -> list[Adopted]:
         """Publish the learner's version and have the workers adopt it; what they are generating goes on under it."""
@@ -149,8 +150,10 @@ class Driver:
             self._at("save")
             self._saving = asyncio.create_task(self._save(await self._begin_checkpoint(), self.step))
 
-    async def _begin_checkpoint(self) -> Awaitable[CheckpointSaved]:
-        return self.checkpoints.begin(await self.learner.settled(), step=self.step, metrics=self._evaluated)
+    async def _begin_checkpoint(self) -> asyncio.Future[CheckpointSaved]:
+        # A group that is being mended holds an earlier step, and would be saved under the name of this one.
+        group = await self.learner.whole()
+        return self.checkpoints.begin(group, step=self.step, metrics=self._evaluated)
 
     async def _save(self, begun: Awaitable[CheckpointSaved], step: int) -> None:
         where = {"role": "learner", "worker_id": self.learner.host.worker_id, "activity": "writing a checkpoint"}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlhf_cluster.driver.ledger.entry_log import read_entries
-from rlhf_cluster.errors import BudgetSpent, LearnerError
+from rlhf_cluster.errors import BudgetSpent, LearnerError, RoleHung
 from rlhf_cluster.flow.audit import audit
 from rlhf_cluster.records.events import CheckpointSaved, LearnerRecovered, Notice, StepDone
 from rlhf_cluster.records.ledger import Proved
@@ -20,6 +20,7 @@ from rlhf_cluster.testing import make_job
 from rlhf_cluster.testing.faults import FaultPlan
 from rlhf_cluster.testing.faulty_roles import FaultyRole
 from rlhf_cluster.testing.fleet import Pace, SimulatedRank, SimulatedRole, SimulatedRuntime
+from rlhf_cluster.testing.simulated_learner import STATE_FILE
 
 JOB = ["train.num_steps=4", "recovery.unresponsive_s=20", "checkpoint.keep=9"]
 NO_FAULTS = FaultPlan(seed=0)
@@ -285,3 +286,78 @@ def test_a_checkpoint_that_falls_due_while_a_group_catches_up_is_of_its_own_step
     made.play(act)
     state = json.loads((made.job_dir / "checkpoints" / "step-000003" / "simulated_learner.json").read_text())
     assert state["version"] == 3
+
+
+async def _lose_the_learner_to_a_joiner(made: Any, driver: Any, *, after_s: float) -> asyncio.Task[Any]:
+    """Three steps are learned; a joiner found the group dead, and it is being mended since `after_s`."""
+    await made.serve(driver)
+    for _ in range(3):
+        await driver.train_step()
+    ranks(made)[0].kill()
+    joiner = asyncio.create_task(driver.learner.publish_full())
+    await asyncio.sleep(after_s)
+    return joiner
+
+
+@pytest.mark.parametrize("after_s", [1.0, 3.5])
+def test_a_joiner_that_is_lost_while_it_has_the_learner_mended_leaves_no_half(stage, undisturbed, after_s):
+    made = stage(make_job(JOB), SimulatedRuntime())
+
+    async def act(driver: Any, roles: Any) -> None:
+        joiner = await _lose_the_learner_to_a_joiner(made, driver, after_s=after_s)
+        joiner.cancel()
+        await driver.train_step()
+
+    made.play(act)
+    assert losses(made) == undisturbed(made.job)
+    assert [rank.worker_id for rank in ranks(made)] == ["learner-0", "learner-0.1"]
+    assert [len(made.history.steps[step].learned) for step in range(4)] == [2, 2, 2, 1]
+    assert audit(made.history, max_staleness=0).ok
+
+
+@pytest.mark.parametrize("after_s", [1.0, 3.5])
+def test_a_checkpoint_that_is_due_while_the_learner_is_mended_holds_its_own_step(stage, after_s):
+    made = stage(make_job(JOB), SimulatedRuntime())
+
+    async def act(driver: Any, roles: Any) -> None:
+        joiner = await _lose_the_learner_to_a_joiner(made, driver, after_s=after_s)
+        driver.wants_checkpoint = True
+        await driver._save_when(False)
+        await driver._saved()
+        await joiner
+
+    made.play(act)
+    [saved] = made.seen(CheckpointSaved)
+    assert (saved.step, json.loads((saved.path / STATE_FILE).read_text())["version"]) == (3, 3)
+
+
+def test_an_update_of_a_group_that_another_call_has_given_up_is_done_again(stage, undisturbed):
+    class OutlivesItsEnd(FaultyRole):
+        """As in the driver's own process: it cannot be killed, and finishes what it is at."""
+
+        kill = None
+
+        async def close(self) -> None: ...
+
+        async def publish_full(self) -> Any:
+            raise RoleHung("no answer", role="learner", worker_id="learner-0", activity="publishing weights whole")
+
+    def change(role: SimulatedRole) -> Any:
+        return OutlivesItsEnd(role, NO_FAULTS) if role.worker_id == "learner-0" else None
+
+    made = stage(make_job(JOB), learners(change, update_s=4.0))
+
+    async def act(driver: Any, roles: Any) -> None:
+        await made.serve(driver)
+        await driver.train_step()
+        step = asyncio.create_task(driver.train_step())
+        await asyncio.sleep(2.0)
+        await driver.learner.publish_full()
+        await step
+        for _ in range(2):
+            await driver.train_step()
+
+    made.play(act)
+    assert losses(made) == undisturbed(made.job)
+    assert len(made.seen(LearnerRecovered)) == 1
+    assert audit(made.history, max_staleness=0).ok
