@@ -101,6 +101,8 @@ class Ledger:
         Raises `Fenced`, and `StorageError` when the disk refuses; then the batch counts as not accepted.
         """
         self._claim.check()
+        # Before the entry exists: a disk that has no room for the groups may still have some for the few bytes of it.
+        self._rollouts.commit()
         entry = Accepted(
             step=batch.step,
             request_ids=tuple(group.request_id for group in batch.groups),
@@ -109,7 +111,7 @@ class Ledger:
             **self._stamp(),
         )
         self._say(entry)
-        self._commit()
+        self._entries.commit()
 
     def learned(self, report: StepReport) -> None:
         loss = float(report.metrics.get(LOSS, float("nan"))).hex()
