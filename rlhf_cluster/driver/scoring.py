@@ -9,6 +9,7 @@ unblocked by an answer; a server that joins in the place of a lost one
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ class Scoring:
         self._limits = job.limits
         self._recovery = job.recovery
         self._turns = count()
+        self._num_asked: Counter[str] = Counter()
+        """Calls under way, by server or scorer."""
 
     async def rewarded(self, groups: Sequence[RolloutGroup]) -> Groups:
         """With rewards; as they are where the job has none. Raises `DeadlyGroup`, or `BudgetSpent` of the pool."""
@@ -59,11 +62,15 @@ class Scoring:
         while len(evidence) < self._recovery.max_deaths:
             worker_id, handle = await self._next_of(pool)
             where = {"role": pool.role, "worker_id": worker_id, "activity": f"{activity} {len(groups)} groups"}
+            self._num_asked[worker_id] += 1
             try:
                 return await self._answer(call(handle, groups), groups, handle=handle, **where)
             except RoleError as error:
                 pool.lost(worker_id, error)
                 evidence.append(str(error))
+            finally:
+                self._num_asked[worker_id] -= 1
+                self._let_go(pool)
         if len(groups) == 1:
             raise DeadlyGroup(groups[0], evidence)
         # One of them may be to blame, so each is tried alone.
@@ -98,9 +105,16 @@ class Scoring:
 
     async def _next_of(self, pool: Pool) -> tuple[str, Any]:
         """In turn; waits for a replacement where there is none. Raises the pool's failure."""
+        self._let_go(pool)
         while not (handles := pool.handles()):
             pool.raise_if_unserved()
             await asyncio.sleep(0.1)
         names = list(handles)
         name = names[next(self._turns) % len(names)]
         return name, handles[name]
+
+    def _let_go(self, pool: Pool) -> None:
+        """Those that are drained may leave once they have answered all."""
+        for worker_id in pool.draining():
+            if not self._num_asked[worker_id]:
+                pool.drained(worker_id)
