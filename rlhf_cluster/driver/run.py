@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,9 +141,10 @@ class _Account:
         )
         setting.emit(event)
         if view := read_view(setting.job_dir):
-            write_view(
-                setting.job_dir, replace(view, time_s=event.time_s, step=event.step, state=outcome, phase=message)
-            )
+            last = replace(view, time_s=event.time_s, step=event.step, state=outcome, phase=message)
+            # On a disk that is full the error that is on its way says so, and this one would take its place.
+            with suppress(OSError):
+                write_view(setting.job_dir, last)
         return event
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,22 @@ def test_a_job_that_fails_tells_its_error_and_raises_it(job, monkeypatch):
         run(job, watcher)
     assert watcher.ended().outcome == "failed"
     assert watcher.ended().message == "step 0: the loss is nan; the step was not applied"
+
+
+def test_a_disk_that_refuses_the_last_words_does_not_hide_what_failed(job, monkeypatch):
+    def explode(*_: Any) -> None:
+        raise LearnerError("step 0: the loss is nan; the step was not applied")
+
+    def refuse(event: Event) -> None:
+        if isinstance(event, JobEnded):
+            assert (event.job_dir / "status.json").is_file()
+            for name in ("status.json", "epochs/000001.json"):
+                path = event.job_dir / name
+                path.with_name(f".{path.name}.{os.getpid()}").mkdir()
+
+    monkeypatch.setattr("rlhf_cluster.learner.rank.LearnerRank.update", explode)
+    with pytest.raises(LearnerError, match="the loss is nan"):
+        run(job, Watcher(refuse))
 
 
 def test_a_model_that_is_none_fails_before_any_role_starts(job):
