@@ -70,7 +70,7 @@ class Driver:
         self._at = at
         self._saving: asyncio.Task[None] | None = None
         self._on_head = learner.learn_head if job.train.learn_early and job.algorithm.by_group else None
-        self._evaluated: dict[str, float] = {}
+        self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Train until the last step, or until `stop` is set and the step under way is done."""
@@ -138,9 +138,8 @@ class Driver:
     async def _evaluate_when(self, due: bool) -> None:
         if due and self.evaluator.prompts:
             self._enter("evaluating")
-            evaluated: Evaluated = await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
-            self._evaluated = dict(evaluated.metrics)
-            self.emit(evaluated)
+            self._evaluated = await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
+            self.emit(self._evaluated)
 
     async def _save_when(self, due: bool) -> None:
         """The learner is asked for the state of this step now; the files are written while training goes on."""
@@ -153,7 +152,9 @@ class Driver:
     async def _begin_checkpoint(self) -> asyncio.Future[CheckpointSaved]:
         # A group that is being mended holds an earlier step, and would be saved under the name of this one.
         group = await self.learner.whole()
-        return self.checkpoints.begin(group, step=self.step, metrics=self._evaluated)
+        # An evaluation of an earlier step says nothing about this one.
+        evaluated = self._evaluated if self._evaluated and self._evaluated.step == self.step else None
+        return self.checkpoints.begin(group, step=self.step, metrics=evaluated.metrics if evaluated else None)
 
     async def _save(self, begun: Awaitable[CheckpointSaved], step: int) -> None:
         where = {"role": "learner", "worker_id": self.learner.host.worker_id, "activity": "writing a checkpoint"}
