@@ -109,8 +109,10 @@ class _Exam:
         """An evaluation can wait until the worker goes on or is taken for hung."""
 
     def _send(self) -> None:
+        """Once all workers serve the newest version, which is the one to evaluate; in an asynchronous job some may
+        still be adopting it."""
         workers = self._fleet.serving()
-        if workers and self._unsent:
+        if workers and self._unsent and all(map(self._fleet.holds_newest, workers)):
             unsent, self._unsent = self._unsent, []
             for number, worker_id in enumerate(workers):
                 if share := unsent[number :: len(workers)]:

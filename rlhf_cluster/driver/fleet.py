@@ -114,6 +114,10 @@ class Fleet:
         """Workers that hold a proven version and take prompts, in the order in which they joined."""
         return [w.worker_id for w in self._workers.values() if w.proof is not None and not w.draining]
 
+    def holds_newest(self, worker_id: str) -> bool:
+        """Whether it serves the version that was offered last."""
+        return self._newest is not None and self.version_of(worker_id) == self._newest.version
+
     def _handle_of(self, worker_id: str) -> RolloutWorker | None:
         return self._workers[worker_id].handle if worker_id in self._workers else None
 

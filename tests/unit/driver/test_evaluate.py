@@ -103,3 +103,23 @@ def test_an_evaluation_prompt_that_reward_servers_die_of_ends_the_job_and_is_nam
     made = stage(job, SimulatedRuntime(wrap=with_faults(plan)), num_eval=4)
     with pytest.raises(RoleDied, match=r"the evaluation prompt eval-0/0 kills reward servers"):
         evaluate(made)
+
+
+def test_an_evaluation_is_of_the_newest_version_also_where_a_worker_adopts_late(stage):
+    def slow_to_adopt(role: Any) -> Any:
+        if role.worker_id == "rollout-1":
+            role.adopt_s = 40.0
+        return role
+
+    job = make_job([*SETTINGS, "rollout.num_workers=2", "train.max_staleness=1"])
+    made = stage(job, SimulatedRuntime(wrap=slow_to_adopt), num_eval=4)
+
+    async def act(driver: Any, roles: Any) -> Evaluated:
+        await made.serve(driver)
+        await driver.train_step()
+        assert driver.rollouts.fleet.version_of("rollout-1") == 0, "nobody waited for it"
+        return await driver.evaluator.evaluate(step=1, rollouts=driver.rollouts)
+
+    event = made.play(act)
+    assert {version for group in event.groups for version in group.versions.tolist()} == {1}
+    assert {group.worker_id for group in event.groups} == {"rollout-0", "rollout-1"}
