@@ -166,9 +166,11 @@ class Driver:
             self.emit(Notice(time_s=self.clock.time(), step=step, level="error", text=text))
             return
         self.ledger.saved(step, saved.path.name)
-        # Until there are as many checkpoints as are kept, the job's beginning is one of them.
-        if len(kept := self.checkpoints.steps()) >= self.job.checkpoint.keep:
-            self.ledger.forget_before(kept[0])
+        # Until there are as many checkpoints as are kept, the job's beginning is one of them. The best ones do not
+        # count: a job goes on from the newest, and the log since the best of all steps may be most of it.
+        newest = self.checkpoints.steps()[-self.job.checkpoint.keep :]
+        if len(newest) == self.job.checkpoint.keep:
+            self.ledger.forget_before(newest[0])
         self.emit(saved)
 
     async def _saved(self) -> None:
