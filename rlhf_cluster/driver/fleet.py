@@ -203,9 +203,9 @@ class Fleet:
     async def _follow_pool(self) -> None:
         while True:
             for worker_id in list(self._workers):
-                if reason := self.pool.why_lost(worker_id):
+                if not self.pool.holds(worker_id):
                     where = {"role": ROLE, "worker_id": worker_id, "activity": "serving"}
-                    self.lost(worker_id, RoleDied(reason.splitlines()[0], **where))
+                    self.lost(worker_id, RoleDied(self.pool.why_lost(worker_id).splitlines()[0], **where))
             self._look_after_new_ones()
             for worker_id in self.pool.draining():
                 worker = self._workers.get(worker_id)

@@ -325,6 +325,30 @@ def test_a_worker_whose_process_ends_while_nobody_asks_is_replaced_before_the_ne
     assert "was shot" in lost(made)["rollout-0"]
 
 
+def test_every_worker_of_a_machine_that_is_lost_is_missed_however_many_there_were(stage):
+    shot = asyncio.Event()
+
+    class Mourned(FaultyRole):
+        async def gone(self) -> None:
+            await shot.wait()
+            await self._role.status()
+
+    job = make_job([*TWO, "rollout.num_workers=12", "recovery.max_restarts=30"])
+    made = stage(job, runtime(lambda role: Mourned(role, NO_FAULTS) if role.role == "rollout worker" else None))
+
+    async def act(driver: Any, roles: Any) -> None:
+        await made.serve(driver)
+        for number in range(1, 12):
+            role_of(made, f"rollout-{number}").kill("went with its machine")
+        shot.set()
+        await asyncio.sleep(0.0)
+        await asyncio.sleep(0.1)
+        assert driver.rollouts.fleet.serving() == ["rollout-0"]
+
+    made.play(act)
+    assert len(lost(made)) == 11
+
+
 def test_a_worker_that_dies_gives_back_what_it_held_and_its_place_is_kept(stage):
     made = stage(make_job([*TWO, "train.max_staleness=2"]), runtime(seconds_of=lambda request: 5.0))
 
