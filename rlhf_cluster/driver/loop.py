@@ -63,6 +63,7 @@ class Driver:
         self.emit = emit
         self.clock = clock
         self.step = learner.num_applied
+        learner.until_saved = self._until_saved
         self.phase = ""
         self.wants_checkpoint = False
         self._role_figures = role_figures
@@ -175,8 +176,13 @@ class Driver:
 
     async def _saved(self) -> None:
         if self._saving is not None:
-            saving, self._saving = self._saving, None
-            await saving
+            await self._saving
+            self._saving = None
+
+    async def _until_saved(self) -> None:
+        """Whatever becomes of the checkpoint that is being written; it is bounded."""
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
 
     async def _save_last(self) -> None:
         """The job's result: where it was lost with the learner, another learner writes it. Before the first step there

@@ -49,6 +49,8 @@ class LearnerReplica:
         """Batches that the learner has applied: the version it holds."""
         self.on_mended: Callable[[WeightHandle], None] = lambda handle: None
         """Gets the weights that a new group has published, in the place of those that went with the old one."""
+        self.until_saved: Callable[[], Awaitable[None]] = _at_once
+        """Returns when no checkpoint is being written: a new one takes older ones away, and the batches since them."""
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._emit = emit
@@ -153,6 +155,7 @@ class LearnerReplica:
             started_s = self._clock.monotonic()
             lost = await self.host.replace(error)
             respawn_s = self._clock.monotonic() - started_s
+            await self.until_saved()
             try:
                 load_s, replay_s, num_replayed = await self._catch_up(target)
                 handle = await self._published(self.host.group)
@@ -249,3 +252,7 @@ class LearnerReplica:
         for sentence in refused:
             self._emit(Notice(time_s=self._clock.time(), step=step, level="error", text=sentence))
         return path
+
+
+async def _at_once() -> None:
+    pass

@@ -361,3 +361,31 @@ def test_an_update_of_a_group_that_another_call_has_given_up_is_done_again(stage
     assert losses(made) == undisturbed(made.job)
     assert len(made.seen(LearnerRecovered)) == 1
     assert audit(made.history, max_staleness=0).ok
+
+
+def test_a_save_under_way_takes_no_checkpoint_from_a_group_that_is_to_load_it(stage, undisturbed):
+    written = asyncio.Event()
+
+    class SavesToItsEnd(FaultyRole):
+        """Its files are handed to a disk that outlives it."""
+
+        async def save(self, path: Path, *, with_state: bool) -> None:
+            await self._role.save(path, with_state=with_state)
+            if path.name.startswith(".writing-000002"):
+                written.set()
+                await asyncio.sleep(8.0)
+
+    job = make_job([*JOB, "checkpoint.keep=1", "checkpoint.every_steps=1"])
+    made = stage(job, learners(lambda role: SavesToItsEnd(role, NO_FAULTS), update_s=4.0))
+
+    async def act(driver: Any, roles: Any) -> None:
+        training = asyncio.create_task(driver.run(made.stop))
+        await written.wait()
+        await asyncio.sleep(2.0)
+        ranks(made)[0].kill()
+        await training
+
+    made.play(act)
+    assert losses(made) == undisturbed(job)
+    [recovered] = made.seen(LearnerRecovered)
+    assert (recovered.step, recovered.num_replayed) == (2, 0)
