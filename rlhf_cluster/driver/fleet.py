@@ -132,14 +132,16 @@ class Fleet:
     ) -> list[Adopted]:
         """Hand a version to every worker; what they are generating goes on under it.
 
-        Returns as soon as no worker that was there lags more than `max_staleness` versions behind: in a synchronous job
-        when all have adopted, in an asynchronous one earlier. A worker that is lost on the way is not waited for.
+        Returns as soon as no worker that served lags more than `max_staleness` versions behind: in a synchronous job
+        when all have adopted, in an asynchronous one earlier. A worker that is lost on the way is not waited for, and
+        one that is still to adopt its first version only where none serves yet: training does not stop for a joiner.
         """
         self._newest, self._publish_full = handle, publish_full
         self._look_after_new_ones()
-        there = list(self._workers.values())
-        for worker in there:
+        for worker in self._workers.values():
             worker.news.set()
+        there = [worker for worker in self._workers.values() if worker.proof is not None]
+        there = there or list(self._workers.values())
         # One that has caught up never lags behind this version again, so each is passed once however often we wake.
         waited_for = list(there)
         while waited_for:

@@ -140,6 +140,30 @@ def test_a_joiner_proves_the_newest_version_before_its_first_prompt(stage):
     check(made)
 
 
+@pytest.mark.parametrize("max_staleness", [0, 1])
+def test_training_does_not_stop_for_a_joiner_that_adopts_its_first_version(stage, max_staleness):
+    def change(role: SimulatedRole) -> None:
+        if role.worker_id == "rollout-2":
+            assert isinstance(role, SimulatedWorker)
+            role.adopt_s = SLOW_ADOPT_S
+
+    made = stage(make_job([*TWO, f"train.max_staleness={max_staleness}"]), runtime(change))
+
+    async def act(driver: Any, roles: Any) -> list[str]:
+        await made.serve(driver)
+        roles.rollout.resize(3)
+        await asyncio.sleep(2.0)
+        assert list(roles.rollout.started()) == ["rollout-2"]
+        started_s = made.clock.monotonic()
+        await driver.train_step()
+        assert made.clock.monotonic() - started_s < SLOW_ADOPT_S / 2
+        await asyncio.sleep(2 * SLOW_ADOPT_S)
+        return driver.rollouts.fleet.serving()
+
+    assert made.play(act) == ["rollout-0", "rollout-1", "rollout-2"]
+    check(made)
+
+
 class CountsWholes(FaultyRole):
     num = 0
 
