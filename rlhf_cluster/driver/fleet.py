@@ -374,10 +374,12 @@ class Fleet:
             tasks.discard(task)
             if task.cancelled() or (error := task.exception()) is None:
                 return
-            if of is not None and isinstance(error, RoleError | WeightError):
+            try:
+                if of is None or not isinstance(error, RoleError | WeightError):
+                    raise error
                 self.lost(of.worker_id, error)
-            else:
-                self._failure = self._failure or error
+            except BaseException as own:  # noqa: BLE001  Nobody awaits a callback: it travels to whoever waits next.
+                self._failure = self._failure or own
                 self.changed.set()
 
         task.add_done_callback(ended)

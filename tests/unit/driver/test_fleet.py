@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from rlhf_cluster.driver.ledger.entry_log import read_entries
-from rlhf_cluster.errors import BudgetSpent, FingerprintMismatch, WeightsUnavailable
+from rlhf_cluster.errors import BudgetSpent, FingerprintMismatch, StorageError, WeightsUnavailable
 from rlhf_cluster.flow.audit import audit
+from rlhf_cluster.records import RolloutRequest
 from rlhf_cluster.records.events import StepDone, WorkerChanged
 from rlhf_cluster.records.ledger import Dispatched, Entry, Lost, Proved
 from rlhf_cluster.testing import make_job
@@ -400,3 +401,32 @@ def test_a_prompt_that_came_back_before_its_copy_was_sent_is_not_sent_again(stag
     made.play(act)
     sent = [request_id for entry in entries(made, Dispatched) for request_id in entry.request_ids]
     assert sorted(sent) == [0, 1]
+
+
+def test_what_an_owner_stumbles_over_when_its_worker_is_lost_is_told_and_not_only_logged(stage):
+    class Stumbles:
+        def arrived(self, *_: Any) -> None: ...
+
+        def hedge(self, *_: Any) -> None: ...
+
+        def returned(self, *_: Any) -> None:
+            raise StorageError("no space left")
+
+    made = stage(make_job(TWO), runtime())
+
+    async def act(driver: Any, roles: Any) -> None:
+        await made.serve(driver)
+        request = RolloutRequest(
+            request_id=1 << 40,
+            prompt=made.prompts.train[0],
+            num_completions=2,
+            sampling=made.job.rollout.sampling,
+            seed=0,
+        )
+        driver.rollouts.fleet.send("rollout-0", [request], Stumbles())
+        await asyncio.sleep(0.5)
+        role_of(made, "rollout-0").kill()
+        await driver.rollouts.gather()
+
+    with pytest.raises(StorageError, match="no space left"):
+        made.play(act)
