@@ -27,7 +27,9 @@ from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.driver.scoring import Scoring
 from rlhf_cluster.driver.status_file import StatusFile
 from rlhf_cluster.driver.view import Views
+from rlhf_cluster.records.commands import Command
 from rlhf_cluster.records.events import Event, Phase
+from rlhf_cluster.records.members import JobView
 from rlhf_cluster.runtime.roles import Roles
 
 CHECKPOINTS = "checkpoints"
@@ -118,7 +120,17 @@ def _control(setting: Setting, driver: Driver, roles: Roles, statuses: Statuses,
     """What answers people while the driver works."""
     views = Views(driver, roles, statuses, pacing, epoch=setting.claim.epoch, stop=setting.stop, clock=setting.clock)
     control = Control(setting.job, driver, roles, stop=setting.stop)
-    return [Mailbox(setting.job_dir).serve(control.obey), StatusFile(setting.job_dir).keep(views.now)]
+
+    # Both raise `Fenced` once another driver has the job: commands are for that one, and so is the status to tell.
+    async def obey(command: Command) -> str:
+        setting.claim.check()
+        return await control.obey(command)
+
+    async def view() -> JobView:
+        setting.claim.check()
+        return await views.now()
+
+    return [Mailbox(setting.job_dir).serve(obey), StatusFile(setting.job_dir).keep(view)]
 
 
 @asynccontextmanager

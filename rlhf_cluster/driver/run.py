@@ -19,7 +19,7 @@ from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.observers.base import Observer
 from rlhf_cluster.driver.prompts import load_prompts
 from rlhf_cluster.driver.status_file import read_view, write_view
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records.events import Evaluated, JobEnded, JobStarted, Phase
 from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.roles import open_roles
@@ -142,8 +142,10 @@ class _Account:
         setting.emit(event)
         if view := read_view(setting.job_dir):
             last = replace(view, time_s=event.time_s, step=event.step, state=outcome, phase=message)
-            # On a disk that is full the error that is on its way says so, and this one would take its place.
-            with suppress(OSError):
+            # On a disk that is full the error that is on its way says so, and this one would take its place. Where
+            # another driver has the job, the status is its own.
+            with suppress(OSError, Fenced):
+                setting.claim.check()
                 write_view(setting.job_dir, last)
         return event
 

@@ -8,8 +8,14 @@ from typing import Any
 
 import pytest
 
+from rlhf_cluster.driver.assemble import Setting
+from rlhf_cluster.driver.assemble import _control as control_of
+from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.control import Control
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.driver.figures import Statuses
+from rlhf_cluster.driver.mailbox import answer, post
+from rlhf_cluster.driver.pacing import Pacing
+from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records.commands import Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
 from rlhf_cluster.records.events import CheckpointSaved, StepDone, WorkerChanged
 from rlhf_cluster.testing import make_job
@@ -158,3 +164,36 @@ def test_stop_ends_a_paused_job_too(stage):
     made = on(stage)
     command(made, ask)
     assert made.seen(CheckpointSaved)[-1].step == made.seen(StepDone)[-1].step
+
+
+def test_a_driver_that_was_replaced_leaves_commands_and_the_status_to_the_next_one(stage, tmp_path):
+    made = on(stage)
+
+    async def act(driver: Any, roles: Any) -> None:
+        claim = Claim.take(tmp_path / "job", take_over=True)
+        Claim.take(tmp_path / "job", take_over=True)
+        setting = Setting(
+            job=made.job,
+            job_dir=tmp_path / "job",
+            claim=claim,
+            stop=made.stop,
+            emit=made.events.append,
+            clock=made.clock,
+        )
+        command_id = post(tmp_path / "job", Stop())
+        statuses = Statuses(roles, bound_s=1.0)
+        beside = control_of(
+            setting,
+            driver,
+            roles,
+            statuses,
+            Pacing(made.job, driver.rollouts.fleet, emit=made.events.append, clock=made.clock),
+        )
+        ended = await asyncio.wait_for(asyncio.gather(*beside, return_exceptions=True), 30.0)
+        assert [type(error) for error in ended] == [Fenced, Fenced]
+        assert answer(tmp_path / "job", command_id) is None
+
+    (tmp_path / "job").mkdir()
+    made.play(act)
+    assert not made.stop.is_set()
+    assert not (tmp_path / "job" / "status.json").exists()
