@@ -78,7 +78,8 @@ async def open_driver(
             clock=clock,
             at=setting.at,
         )
-        beside = _control(setting, driver, roles, statuses, pacing) if serve_control else []
+        beside = [scoring.follow(pool) for pool in (roles.reward, roles.reference) if pool is not None]
+        beside += _control(setting, driver, roles, statuses, pacing) if serve_control else []
         # The fleet first: groups that arrive while it ends are still begun to be scored.
         async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside):
             fleet.start()

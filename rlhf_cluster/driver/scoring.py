@@ -44,8 +44,21 @@ class Scoring:
         self._limits = job.limits
         self._recovery = job.recovery
         self._turns = count()
-        self._num_asked: Counter[str] = Counter()
-        """Calls under way, by server or scorer."""
+        self._num_calls: Counter[str] = Counter()
+        """Under way, by worker."""
+
+    async def follow(self, pool: Pool) -> None:
+        """Let replicas that drain go, each when its last answer is there.
+
+        consumes: the pool's changes and the ends of calls; produces: `drained`; waits for: the next of them; unblocked
+        by: cancellation.
+        """
+        while True:
+            pool.changed.clear()
+            for worker_id in pool.draining():
+                if not self._num_calls[worker_id]:
+                    pool.drained(worker_id)
+            await pool.changed.wait()
 
     async def rewarded(self, groups: Sequence[RolloutGroup]) -> Groups:
         """With rewards; as they are where the job has none. Raises `DeadlyGroup`, or `BudgetSpent` of the pool."""
@@ -62,15 +75,15 @@ class Scoring:
         while len(evidence) < self._recovery.max_deaths:
             worker_id, handle = await self._next_of(pool)
             where = {"role": pool.role, "worker_id": worker_id, "activity": f"{activity} {len(groups)} groups"}
-            self._num_asked[worker_id] += 1
+            self._num_calls[worker_id] += 1
             try:
                 return await self._answer(call(handle, groups), groups, handle=handle, **where)
             except RoleError as error:
                 pool.lost(worker_id, error)
                 evidence.append(str(error))
             finally:
-                self._num_asked[worker_id] -= 1
-                self._let_go(pool)
+                self._num_calls[worker_id] -= 1
+                pool.changed.set()
         if len(groups) == 1:
             raise DeadlyGroup(groups[0], evidence)
         # One of them may be to blame, so each is tried alone.
@@ -86,35 +99,18 @@ class Scoring:
             unresponsive_s=self._recovery.unresponsive_s,
             poll_s=min(5.0, self._recovery.unresponsive_s / 4),
             counts_tokens=False,
-            role=where["role"],
-            worker_id=where["worker_id"],
-            activity=where["activity"],
+            **where,
         )
-        scored = tuple(
-            await within(
-                self._limits.score_s,
-                alive,
-                role=where["role"],
-                worker_id=where["worker_id"],
-                activity=where["activity"],
-            )
-        )
+        scored = tuple(await within(self._limits.score_s, alive, **where))
         if problem := score_problem(groups, scored):
             raise BadAnswer(f"{where['worker_id']} gave an answer that cannot be true: {problem}", **where)
         return scored
 
     async def _next_of(self, pool: Pool) -> tuple[str, Any]:
         """In turn; waits for a replacement where there is none. Raises the pool's failure."""
-        self._let_go(pool)
         while not (handles := pool.handles()):
             pool.raise_if_unserved()
             await asyncio.sleep(0.1)
         names = list(handles)
         name = names[next(self._turns) % len(names)]
         return name, handles[name]
-
-    def _let_go(self, pool: Pool) -> None:
-        """Those that are drained may leave once they have answered all."""
-        for worker_id in pool.draining():
-            if not self._num_asked[worker_id]:
-                pool.drained(worker_id)

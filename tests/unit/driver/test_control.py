@@ -77,6 +77,22 @@ def test_reward_servers_can_be_scaled_too(stage):
     assert command(on(stage), ask) == 3
 
 
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("leave", [Scale(role="reward", num_workers=1), Drain(worker_id="reward-1")])
+def test_a_reward_server_that_is_drained_is_closed(stage, leave, paused):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> list[str]:
+        if paused:
+            await obey(Pause())
+            await asyncio.sleep(50.0)
+        await obey(leave)
+        await asyncio.sleep(10.0)
+        return [member.state for member in roles.reward.view().members]
+
+    made = on(stage, "reward_server.num_workers=2")
+    assert command(made, ask) == ["serving"]
+    assert [event.state for event in made.seen(WorkerChanged) if event.worker_id == "reward-1"][-1] == "closed"
+
+
 def test_a_role_that_cannot_be_scaled_is_refused_with_those_that_can(stage):
     told = refusal(on(stage), Scale(role="rollouts", num_workers=3))
     assert told == "role 'rollouts' cannot be scaled in this job (did you mean 'rollout'?); it has rollout, reward"

@@ -210,12 +210,12 @@ def test_a_server_that_is_drained_answers_what_it_has_and_is_closed(stage):
     assert lost(made) == []
 
 
-def test_a_server_that_is_drained_while_nothing_is_asked_of_it_is_closed_by_the_next_question(stage):
+def test_a_server_that_is_drained_while_nothing_is_asked_of_it_is_closed_at_once(stage):
     made = stage(make_job(TWO), SimulatedRuntime())
 
     async def act(driver: Any, roles: Any) -> list[str]:
         roles.reward.resize(1)
-        await Scoring(made.job, rewards=roles.reward, references=None).rewarded(groups(1))
+        await asyncio.sleep(1.0)
         return list(roles.reward.draining())
 
     assert made.play(act) == []
