@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from rlhf_cluster.cli.control import ask, job_dir_argument, within_option
-from rlhf_cluster.cli.failure import Refused
+from rlhf_cluster.cli.failure import Refused, Unavailable
 from rlhf_cluster.cli.output import emit, output_option
 from rlhf_cluster.driver import mailbox
 from rlhf_cluster.errors import did_you_mean
@@ -51,13 +51,15 @@ def scale(job_dir: Path, sizes: Sequence[Scale], within_s: float, output: str) -
     roles = [size.role for size in sizes]
     if len(set(roles)) < len(roles):
         raise click.UsageError(f"each role can be given once; got {', '.join(roles)}")
-    answers, refusals = [], []
+    answers, failures = [], []
     for size in sizes:
         try:
             answers.append(mailbox.to_json(size) | {"answer": ask(job_dir, size, within_s=within_s)})
-        except Refused as refusal:
-            refusals.append(f"{size.role}={size.num_workers}: {refusal}")
+        except (Refused, Unavailable) as failure:
+            # The others are asked for all the same: without a driver each of them waits for the next one.
+            failures.append(type(failure)(f"{size.role}={size.num_workers}: {failure}"))
     if answers:
         emit(answers, output=output, text=lambda: "\n".join(line["answer"] for line in answers))
-    if refusals:
-        raise Refused("\n".join(refusals))
+    if failures:
+        kind = Unavailable if any(isinstance(failure, Unavailable) for failure in failures) else Refused
+        raise kind("\n".join(map(str, failures)))

@@ -126,6 +126,14 @@ def test_a_scale_waits_for_the_next_driver(rlhf, job_dir, request):
     assert waiting(job_dir) == []
 
 
+def test_without_a_driver_every_size_of_a_scale_waits_for_the_next_one(rlhf, job_dir):
+    code, _, err = rlhf("scale", str(job_dir), "rollout=5", "reward=2")
+    assert code == 5
+    assert err.count("then this command holds") == 2
+    sizes = [json.loads(command.read_text()) for command in waiting(job_dir)]
+    assert {size["role"]: size["num_workers"] for size in sizes} == {"rollout": 5, "reward": 2}
+
+
 @pytest.mark.parametrize("verb", ["status", "pause", "stop", "checkpoint", "resume"])
 def test_a_directory_without_a_job_is_not_found(rlhf, tmp_path, verb):
     code, _, err = rlhf(verb, str(tmp_path))
