@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rlhf_cluster.cli.control import job_dir_argument
 from rlhf_cluster.cli.failure import DONE, JOB_FAILED, NotFound
 from rlhf_cluster.cli.output import emit, output_option, table
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command
-@click.argument("job_dir", type=click.Path(path_type=Path))
+@job_dir_argument
 @output_option
 def audit(job_dir: Path, output: str) -> int:
     """Check the ledger of JOB_DIR, also while the job runs. Exit code 1 when a check fails."""
@@ -71,11 +72,8 @@ def _facts(report: AuditReport) -> list[tuple[str, str]]:
 
 
 def _job(job_dir: Path) -> JobConfig:
-    from rlhf_cluster.config import JobConfig
+    from rlhf_cluster.config.load import read_job
 
-    job_file = job_dir / "job.json"
-    if not job_file.is_file():
-        raise NotFound(f"no job directory {job_dir}: it holds no job.json; `rlhf run` prints where a job lies")
     if not (job_dir / "ledger").is_dir():
         raise NotFound(f"{job_dir} holds no ledger: the job has not sent out a prompt yet")
-    return JobConfig.model_validate_json(job_file.read_bytes())
+    return read_job(job_dir)

@@ -27,6 +27,6 @@ def resume(job_dir: Path, within_s: float, take_over: bool, output: str) -> int 
     """
     if driver_runs(job_dir) and not take_over:
         return tell(job_dir, Resume(), within_s=within_s, output=output)
-    from rlhf_cluster.driver.run import resume_point
+    from rlhf_cluster.config.load import read_job
 
-    return run_to_end(resume_point(job_dir), output=output, job_dir=job_dir.resolve(), take_over=take_over)
+    return run_to_end(read_job(job_dir), output=output, job_dir=job_dir.resolve(), take_over=take_over)

@@ -6,7 +6,6 @@ job may be running.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.config.load import check
+from rlhf_cluster.config.load import read_job
 from rlhf_cluster.driver.checkpoints import by_step, newest_verified, step_of
 from rlhf_cluster.driver.ledger import group_bytes, read_history
 from rlhf_cluster.driver.ledger.append_log import read_record
@@ -58,11 +57,7 @@ class FlightBundle:
     @classmethod
     def read(cls, job_dir: Path) -> FlightBundle:
         """Raises `ConfigError` where no job is, `StorageError` where its ledger cannot be read."""
-        job_file = job_dir / "job.json"
-        if not job_file.is_file():
-            raise ConfigError(f"{job_dir} is no job directory: it holds no {job_file.name}")
-        job = check(json.loads(job_file.read_text()), source=str(job_file))
-        return cls(job_dir=job_dir, job=job, history=read_history(job_dir))
+        return cls(job_dir=job_dir, job=read_job(job_dir), history=read_history(job_dir))
 
     def start(self, step: int, *, tell: Callable[[str], None]) -> Path | None:
         """The checkpoint to begin from so as to do `step`; None is the model that the job began with.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.config.load import check
+from rlhf_cluster.config.load import JOB_FILE
 from rlhf_cluster.driver.assemble import CHECKPOINTS, Setting, open_driver
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock, SystemClock
@@ -19,13 +18,12 @@ from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.observers.base import Observer
 from rlhf_cluster.driver.prompts import load_prompts
 from rlhf_cluster.driver.status_file import read_view, write_view
+from rlhf_cluster.driver.whole_file import write_whole
 from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records.events import Evaluated, JobEnded, JobStarted, Phase
 from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.roles import open_roles
 from rlhf_cluster.runtime.spec import JobSpecs, open_transport
-
-JOB_FILE = "job.json"
 
 
 async def run_job(
@@ -77,14 +75,6 @@ async def _run(setting: Setting) -> JobEnded:
 
 def _way_on(job_dir: Path) -> str:
     return f"`rlhf resume {job_dir}` goes on"
-
-
-def resume_point(job_dir: Path) -> JobConfig:
-    """The job that ran in `job_dir`. Raises `ConfigError` where nothing can be resumed."""
-    job_file = job_dir / JOB_FILE
-    if not job_file.is_file():
-        raise ConfigError(f"{job_dir} is no job directory: it holds no {JOB_FILE}")
-    return check(json.loads(job_file.read_text()), source=str(job_file))
 
 
 async def evaluate_job(job: JobConfig, checkpoint: Path | None = None) -> Evaluated:
@@ -190,6 +180,6 @@ def new_job_dir(job: JobConfig, clock: Clock) -> Path:
             job_dir.mkdir()
         except FileExistsError:
             continue
-        (job_dir / JOB_FILE).write_text(job.model_dump_json(indent=2) + "\n")
+        write_whole(job_dir / JOB_FILE, job.model_dump_json(indent=2) + "\n")
         return job_dir.resolve()
     raise ConfigError(f"{job.output_dir} holds a million jobs called {job.name}: choose another output_dir")

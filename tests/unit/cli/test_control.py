@@ -141,6 +141,16 @@ def test_a_directory_without_a_job_is_not_found(rlhf, tmp_path, verb):
     assert "no job directory" in err
 
 
+@pytest.mark.parametrize("content", ["", '{"name": "tes', "[1]", '{"nam": 1}', "\0\0"])
+@pytest.mark.parametrize("verb", [["resume"], ["audit"], ["replay", "--step", "0"]])
+def test_a_job_file_that_was_damaged_is_named(rlhf, job_dir, verb, content):
+    (job_dir / "ledger").mkdir()
+    (job_dir / "job.json").write_text(content)
+    code, _, err = rlhf(verb[0], str(job_dir), *verb[1:])
+    assert code == 2
+    assert str(job_dir / "job.json") in err
+
+
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [

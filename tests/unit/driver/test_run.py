@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.driver.run import new_job_dir, resume_point, run_job
+from rlhf_cluster.config.load import read_job
+from rlhf_cluster.driver.run import new_job_dir, run_job
 from rlhf_cluster.errors import ConfigError, LearnerError, ModelError
 from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, Notice, StepDone
 from rlhf_cluster.testing import FakeClock, make_job
@@ -72,7 +73,7 @@ def test_a_stopped_job_is_interrupted_says_how_to_resume_and_resumes(job):
     assert (ended.outcome, ended.step) == ("interrupted", 1)
     assert f"`rlhf resume {ended.job_dir}`" in ended.message
 
-    again = resume_point(ended.job_dir)
+    again = read_job(ended.job_dir)
     assert again == job
     resumed = Watcher()
     finished = run(again, resumed, job_dir=ended.job_dir)
@@ -169,9 +170,9 @@ def test_job_directories_are_numbered_and_hold_the_whole_config(tmp_path):
 
 def test_a_directory_that_holds_no_job_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"is no job directory: it holds no job\.json"):
-        resume_point(tmp_path)
+        read_job(tmp_path)
 
 
 def test_a_job_that_never_ran_can_be_resumed_from_its_beginning(tmp_path):
     job = make_job([f"output_dir={tmp_path}"])
-    assert resume_point(new_job_dir(job, FakeClock())) == job
+    assert read_job(new_job_dir(job, FakeClock())) == job
