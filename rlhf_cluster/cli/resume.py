@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from rlhf_cluster.cli.control import driver_runs, job_dir_argument, tell, within_option
-from rlhf_cluster.cli.output import output_option
+from rlhf_cluster.cli.output import emit, output_option
 from rlhf_cluster.cli.run import run_to_end
+from rlhf_cluster.driver.status_file import read_view
 from rlhf_cluster.records.commands import Resume
 
 
@@ -29,4 +30,9 @@ def resume(job_dir: Path, within_s: float, take_over: bool, output: str) -> int 
         return tell(job_dir, Resume(), within_s=within_s, output=output)
     from rlhf_cluster.config.load import read_job
 
-    return run_to_end(read_job(job_dir), output=output, job_dir=job_dir.resolve(), take_over=take_over)
+    job = read_job(job_dir)
+    view = read_view(job_dir)
+    if view is not None and view.state == "succeeded" and view.step >= job.train.num_steps:
+        text = f"nothing to go on with: the job of {job_dir} has done all its {job.train.num_steps} steps"
+        return emit({"job_dir": str(job_dir), "answer": text}, output=output, text=lambda: text)
+    return run_to_end(job, output=output, job_dir=job_dir.resolve(), take_over=take_over)
