@@ -21,6 +21,7 @@ from rlhf_cluster.driver.status_file import read_view, write_view
 from rlhf_cluster.driver.whole_file import write_whole
 from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records.events import Evaluated, JobEnded, JobStarted, Phase
+from rlhf_cluster.records.members import JobView
 from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.roles import open_roles
 from rlhf_cluster.runtime.spec import JobSpecs, open_transport
@@ -131,13 +132,29 @@ class _Account:
         )
         setting.emit(event)
         if view := read_view(setting.job_dir):
-            last = replace(view, time_s=event.time_s, step=event.step, state=outcome, phase=message)
             # On a disk that is full the error that is on its way says so, and this one would take its place. Where
             # another driver has the job, the status is its own.
             with suppress(OSError, Fenced):
                 setting.claim.check()
-                write_view(setting.job_dir, last)
+                write_view(setting.job_dir, _at_its_end(view, event))
         return event
+
+
+def _at_its_end(view: JobView, event: JobEnded) -> JobView:
+    """The last view with nobody at work any more; who was lost, and why, stays to be looked into."""
+    return replace(
+        view,
+        time_s=event.time_s,
+        step=event.step,
+        state=event.outcome,
+        phase=event.message,
+        num_in_flight=0,
+        waiting_for="",
+        pools=tuple(
+            replace(pool, members=tuple(member for member in pool.members if member.state == "lost"))
+            for pool in view.pools
+        ),
+    )
 
 
 @asynccontextmanager

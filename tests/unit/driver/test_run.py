@@ -14,6 +14,7 @@ import pytest
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.config.load import read_job
 from rlhf_cluster.driver.run import new_job_dir, run_job
+from rlhf_cluster.driver.status_file import read_view
 from rlhf_cluster.errors import ConfigError, LearnerError, ModelError
 from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, Notice, StepDone
 from rlhf_cluster.testing import FakeClock, make_job
@@ -64,6 +65,17 @@ def test_a_job_that_succeeds_ends_with_its_newest_checkpoint(job):
     assert ended.checkpoint == ended.job_dir / "checkpoints" / "step-000002"
     assert isinstance(watcher.events[0], JobStarted)
     assert (ended.checkpoint / "model.safetensors").is_file()
+
+
+def test_the_last_view_of_a_job_shows_nobody_at_work(job):
+    view = read_view(run(job, Watcher()).job_dir)
+    assert view is not None
+    assert (view.state, view.step, view.num_in_flight, view.waiting_for) == ("succeeded", 2, 0, "")
+    assert [(pool.role, pool.members) for pool in view.pools] == [
+        ("rollout worker", ()),
+        ("reward server", ()),
+        ("learner", ()),
+    ]
 
 
 def test_a_stopped_job_is_interrupted_says_how_to_resume_and_resumes(job):
