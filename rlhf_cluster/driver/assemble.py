@@ -118,7 +118,7 @@ def _checkpoints(setting: Setting) -> Checkpoints:
 
 
 def _control(setting: Setting, driver: Driver, roles: Roles, statuses: Statuses, pacing: Pacing) -> list[Any]:
-    """What answers people while the driver works."""
+    """What answers people while the driver works, and nobody once another driver has taken over."""
     views = Views(driver, roles, statuses, pacing, epoch=setting.claim.epoch, stop=setting.stop, clock=setting.clock)
     control = Control(setting.job, driver, roles, stop=setting.stop)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.config.load import JOB_FILE
@@ -25,6 +26,9 @@ from rlhf_cluster.records.members import JobView
 from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.roles import open_roles
 from rlhf_cluster.runtime.spec import JobSpecs, open_transport
+
+CHECK_CLAIM_S = 1.0
+"""How soon a driver that another one has taken over from ends."""
 
 
 async def run_job(
@@ -62,7 +66,7 @@ async def _run(setting: Setting) -> JobEnded:
     try:
         async with _driver(setting) as driver:
             account.driver = driver
-            await driver.run(setting.stop)
+            await _while_held(setting.claim, driver.run(setting.stop))
     except asyncio.CancelledError:
         account.ended("interrupted", f"aborted; {_way_on(job_dir)}")
         raise
@@ -72,6 +76,20 @@ async def _run(setting: Setting) -> JobEnded:
     if account.step < job.train.num_steps:
         return account.ended("interrupted", f"stopped after step {account.step}; {_way_on(job_dir)}")
     return account.ended("succeeded", f"{job.train.num_steps} steps done")
+
+
+async def _while_held(claim: Claim, work: Coroutine[Any, Any, None]) -> None:
+    """What `work` gives. Raises `Fenced` soon after another driver has taken over, also from a job that is paused or
+    waits and so writes nothing by which it would find out."""
+    working = asyncio.create_task(work)
+    try:
+        while not working.done():
+            claim.check()
+            await asyncio.wait([working], timeout=CHECK_CLAIM_S)
+        working.result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 def _way_on(job_dir: Path) -> str:

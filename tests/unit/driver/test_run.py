@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import pytest
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.config.load import read_job
+from rlhf_cluster.driver import mailbox
+from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.run import new_job_dir, run_job
-from rlhf_cluster.driver.status_file import read_view
-from rlhf_cluster.errors import ConfigError, LearnerError, ModelError
+from rlhf_cluster.driver.status_file import read_view, write_view
+from rlhf_cluster.errors import ConfigError, Fenced, LearnerError, ModelError
+from rlhf_cluster.records.commands import Pause, Stop
 from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, Notice, StepDone
+from rlhf_cluster.records.members import JobView
 from rlhf_cluster.testing import FakeClock, make_job
 
 TINY = [
@@ -172,6 +177,31 @@ def test_an_aborted_job_is_interrupted_and_leaves_no_task(job):
     assert ended.outcome == "interrupted"
     assert ended.message == f"aborted; `rlhf resume {ended.job_dir}` goes on"
     assert run(job, Watcher(), job_dir=ended.job_dir).outcome == "succeeded"
+
+
+def test_a_paused_driver_that_is_taken_over_from_ends_and_leaves_the_other_ones_status(job):
+    async def story() -> JobView | None:
+        watcher, stepped = Watcher(), asyncio.Event()
+        watcher.act = lambda event: stepped.set() if isinstance(event, StepDone) else None
+        running = asyncio.create_task(run_job(job, observers=watcher, stop=asyncio.Event()))
+        await stepped.wait()
+        job_dir = watcher.events[0].job_dir
+        asked = mailbox.post(job_dir, Pause())
+        assert await asyncio.to_thread(mailbox.answer, job_dir, asked, within_s=60)
+        view = read_view(job_dir)
+        assert view is not None
+        successor = Claim.take(job_dir, take_over=True)
+        write_view(job_dir, replace(view, epoch=successor.epoch, state="running"))
+        stop = mailbox.post(job_dir, Stop())
+        with pytest.raises(Fenced):
+            await asyncio.wait_for(running, 60)
+        assert mailbox.answer(job_dir, stop) is None, "it is for the other driver"
+        return read_view(job_dir)
+
+    job = job.model_copy(update={"train": job.train.model_copy(update={"num_steps": 1000})})
+    view = asyncio.run(story())
+    assert view is not None
+    assert (view.epoch, view.state) == (2, "running")
 
 
 def test_job_directories_are_numbered_and_hold_the_whole_config(tmp_path):
