@@ -46,6 +46,11 @@ class Control:
                 f"autoscale sets the number of rollout workers between {bounds.min_workers} and {bounds.max_workers}: "
                 "leave [autoscale] out of the job to scale by hand"
             )
+        if command.role == "rollout" and command.num_workers > 1 and self._job.has_one_rollout_worker:
+            raise ConfigError(
+                f'{command.num_workers} rollout workers of vLLM with runtime = "local", where vLLM can be opened once: '
+                'run the job with runtime = "ray" to scale it'
+            )
         before = pools[command.role].size
         pools[command.role].resize(command.num_workers)
         return f"{command.role}: {before} -> {command.num_workers} wanted from now on"

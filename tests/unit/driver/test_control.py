@@ -108,6 +108,12 @@ def test_by_hand_and_by_policy_at_once_is_refused(stage):
     assert told.startswith("autoscale sets the number of rollout workers between 1 and 4: leave [autoscale] out")
 
 
+def test_a_second_vllm_in_one_process_is_refused_for_it_would_end_the_job(stage):
+    made = on(stage, "rollout.num_workers=1", "runtime=local")
+    made.job = make_job([*JOB, "rollout.num_workers=1", "runtime=local", "rollout.engine={type='vllm'}"])
+    assert "where vLLM can be opened once" in refusal(made, Scale(role="rollout", num_workers=2))
+
+
 def test_drain_retires_one_worker_by_its_name(stage):
     async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, list[str]]:
         told = await obey(Drain(worker_id="rollout-0"))
