@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.driver.checkpoints import Checkpoints
+from rlhf_cluster.driver.checkpoints import Checkpoints, by_step
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.control import Control
@@ -27,6 +27,7 @@ from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.driver.scoring import Scoring
 from rlhf_cluster.driver.status_file import StatusFile
 from rlhf_cluster.driver.view import Views
+from rlhf_cluster.errors import LedgerCorrupt
 from rlhf_cluster.records.commands import Command
 from rlhf_cluster.records.events import Event, Phase
 from rlhf_cluster.records.members import JobView
@@ -98,7 +99,15 @@ async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerRep
         emit=setting.emit,
         clock=setting.clock,
     )
-    if step := ledger.history.step:
+    step = ledger.history.step
+    newest = max(by_step(setting.job_dir / CHECKPOINTS), default=0)
+    if newest > step:
+        # A batch is in the ledger before a checkpoint holds it, so this is not how the job left it.
+        raise LedgerCorrupt(
+            f"{setting.job_dir} holds a checkpoint of step {newest} and a ledger of {step} steps: its ledger was lost "
+            "or is older. Restore ledger/ from a copy, or begin a new job with the checkpoint as its `model`"
+        )
+    if step:
         setting.emit(Phase(time_s=setting.clock.time(), step=step, name="bringing the learner up to the ledger"))
         await learner.begin(step)
     return learner

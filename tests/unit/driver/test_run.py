@@ -18,7 +18,7 @@ from rlhf_cluster.driver import mailbox
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.run import new_job_dir, run_job
 from rlhf_cluster.driver.status_file import read_view, write_view
-from rlhf_cluster.errors import ConfigError, Fenced, LearnerError, ModelError
+from rlhf_cluster.errors import ConfigError, Fenced, LearnerError, LedgerCorrupt, ModelError
 from rlhf_cluster.records.commands import Pause, Stop
 from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, Notice, StepDone
 from rlhf_cluster.records.members import JobView
@@ -118,6 +118,13 @@ def test_a_job_resumed_without_its_checkpoint_learns_the_same_from_its_log(job):
     run(job, resumed, job_dir=ended.job_dir)
     assert not [event for event in resumed.events if isinstance(event, Notice)], "the replayed loss is the logged one"
     assert [event.version for event in resumed.events if isinstance(event, StepDone)] == [2]
+
+
+def test_a_job_whose_ledger_is_gone_is_refused_and_not_silently_begun_anew(job):
+    ended = run(job, Watcher())
+    shutil.rmtree(ended.job_dir / "ledger")
+    with pytest.raises(LedgerCorrupt, match=r"a checkpoint of step 2 and a ledger of 0 steps"):
+        run(job, Watcher(), job_dir=ended.job_dir)
 
 
 def test_a_job_that_is_done_is_resumed_and_succeeds_at_once(job):
