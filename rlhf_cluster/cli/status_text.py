@@ -36,7 +36,7 @@ def _job(view: JobView, *, driver: DriverView | None, job_dir: Path, age_s: floa
         ("driver", _driver(view, driver=driver, job_dir=job_dir)),
         ("rollouts", f"{view.num_in_flight} in flight, {view.num_complete} complete"),
         ("waits for", excerpt(view.waiting_for, width=200)),
-        ("bottleneck", excerpt(view.bottleneck, width=200)),
+        ("bottleneck", excerpt(view.bottleneck, width=800)),
         ("seen", f"{span(age_s)} ago" + (", and nothing since: its driver runs, but is slow or stuck" if late else "")),
     ]
     return "\n".join(f"{name:<12}{text}" for name, text in lines if text)

@@ -20,7 +20,7 @@ class Pacing:
 
     def __init__(self, job: JobConfig, fleet: Fleet, *, emit: Callable[[Event], None], clock: Clock) -> None:
         self.sentence = ""
-        """The bottleneck of the last steps, for people."""
+        """The bottleneck of the last steps, and what the policy made of it; for people."""
         self._fleet = fleet
         self._emit = emit
         self._clock = clock
@@ -74,6 +74,7 @@ class Pacing:
                 num_queued=int(metrics["driver/groups_queued"]),
             )
         )
+        self.sentence += f" Autoscale: {decision.reason}."
         if decision.num_workers != pool.size:
             pool.resize(decision.num_workers)
             text = f"rollout workers: {decision.reason}"
