@@ -175,6 +175,24 @@ def test_stop_ends_the_job_after_the_step_under_way_with_a_checkpoint(stage):
     assert made.seen(CheckpointSaved)[-1].step == step
 
 
+@pytest.mark.parametrize(("step", "told"), [(0, "before its first step"), (200, "after step 200, with a checkpoint")])
+def test_stop_while_no_step_is_under_way_names_none_that_is_still_to_come(stage, step, told):
+    async def act(driver: Any, roles: Any) -> str:
+        driver.step, driver.phase = step, "evaluating"
+        return await Control(made.job, driver, roles, stop=made.stop).obey(Stop())
+
+    made = on(stage)
+    assert made.play(act) == f"the job ends {told}"
+
+
+def test_a_checkpoint_of_a_paused_job_waits_and_the_answer_says_so(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> str:
+        await obey(Pause())
+        return await obey(Checkpoint())
+
+    assert command(on(stage), ask).endswith(", once the job goes on: it is paused")
+
+
 def test_stop_ends_a_paused_job_too(stage):
     async def ask(obey: Obey, driver: Any, roles: Any) -> str:
         await obey(Pause())
