@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 def audit(job_dir: Path, output: str) -> int:
     """Check the ledger of JOB_DIR, also while the job runs. Exit code 1 when a check fails."""
     from rlhf_cluster.driver.ledger import read_history
+    from rlhf_cluster.driver.ledger.batches import unreadable
     from rlhf_cluster.flow.audit import audit as audited
 
     job = _job(job_dir)
-    report = audited(read_history(job_dir), max_staleness=job.train.max_staleness, num_steps=job.train.num_steps)
+    history = read_history(job_dir)
+    if problems := unreadable(job_dir / "ledger", history):
+        # A checkpoint may have been written meanwhile, and what it covers deleted.
+        history = read_history(job_dir)
+        problems = unreadable(job_dir / "ledger", history)
+    bounds = {"max_staleness": job.train.max_staleness, "num_steps": job.train.num_steps}
+    report = audited(history, **bounds, unreadable=problems)
     data = {"ok": report.ok, "job_dir": str(job_dir), **dataclasses.asdict(report)}
     emit(data, output=output, text=lambda: page(report, name=f"{job.name} in {job_dir}"))
     return DONE if report.ok else JOB_FAILED

@@ -27,9 +27,9 @@ from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.driver.scoring import Scoring
 from rlhf_cluster.driver.status_file import StatusFile
 from rlhf_cluster.driver.view import Views
-from rlhf_cluster.errors import LedgerCorrupt
+from rlhf_cluster.errors import Fenced, LedgerCorrupt
 from rlhf_cluster.records.commands import Command
-from rlhf_cluster.records.events import Event, Phase
+from rlhf_cluster.records.events import Event, Notice, Phase
 from rlhf_cluster.records.members import JobView
 from rlhf_cluster.runtime.roles import Roles
 
@@ -82,7 +82,7 @@ async def open_driver(
         beside = [scoring.follow(pool) for pool in (roles.reward, roles.reference) if pool is not None]
         beside += _control(setting, driver, roles, statuses, pacing) if serve_control else []
         # The fleet first: groups that arrive while it ends are still begun to be scored.
-        async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside):
+        async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside, driver):
             fleet.start()
             yield driver
     finally:
@@ -144,9 +144,17 @@ def _control(setting: Setting, driver: Driver, roles: Roles, statuses: Statuses,
 
 
 @asynccontextmanager
-async def _running(work: list[Any]) -> AsyncGenerator[None]:
-    """Run coroutines beside the block, and cancel them at its end."""
+async def _running(work: list[Any], driver: Driver) -> AsyncGenerator[None]:
+    """Run coroutines beside the block, and cancel them at its end. The job goes on without one that fails."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, Fenced):
+            text = f"this job takes no more commands, or shows its status no more: {type(error).__name__}: {error}"
+            driver.emit(Notice(time_s=driver.clock.time(), step=driver.step, level="error", text=text))
+
     tasks = [asyncio.create_task(one) for one in work]
+    for task in tasks:
+        task.add_done_callback(ended)
     try:
         yield
     finally:

@@ -119,8 +119,9 @@ class Driver:
         return await self.rollouts.fleet.offer(handle, publish_full=self.learner.publish_full)
 
     async def _report(self, batch: Batch, report: StepReport, adopted: list[Adopted], watch: Stopwatch) -> None:
+        tally = self.rollouts.take_tally()
         metrics = {
-            **batch_figures(batch, self.rollouts.take_tally()),
+            **batch_figures(batch, tally),
             **report.metrics,
             **watch.figures(),
             **await self._role_figures.since_last(),
@@ -129,7 +130,8 @@ class Driver:
             "weights/probe_gap": max((proof.probe_gap for proof in adopted), default=0.0),
             "weights/adopt_s": max((proof.adopt_s for proof in adopted), default=0.0),
         }
-        metrics |= self._pacing.observe(metrics, step=self.step)
+        if not tally.was_paused:
+            metrics |= self._pacing.observe(metrics, step=self.step)
         self.emit(
             StepDone(
                 time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups

@@ -152,6 +152,21 @@ def test_pause_holds_the_job_and_resume_lets_it_go_on(stage):
     assert (gained, again, went_on) == (0, "the job is not paused; it goes on", True)
 
 
+def test_the_time_of_a_pause_says_nothing_of_who_waited_for_whom(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> None:
+        await obey(Pause())
+        await asyncio.sleep(1000.0)
+        await obey(Resume())
+        await asyncio.sleep(100.0)
+
+    made = on(stage)
+    command(made, ask)
+    steps = made.seen(StepDone)
+    [held_up] = [done.step for done in steps if done.metrics["driver/gather_s"] > 500.0]
+    unmeasured = [done.step for done in steps if "driver/ideal_share" not in done.metrics]
+    assert unmeasured == [held_up - 1, held_up], "the one that ended in the pause, and the next"
+
+
 def test_checkpoint_writes_one_after_the_step_under_way(stage):
     async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[int, str]:
         step, told = driver.step, await obey(Checkpoint())

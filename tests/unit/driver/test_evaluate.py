@@ -91,6 +91,20 @@ def test_a_worker_that_dies_during_an_evaluation_costs_no_answer(stage):
     assert {group.worker_id for group in event.groups} == {"rollout-0"}
 
 
+def test_an_evaluation_prompt_that_workers_die_of_ends_the_job_and_is_named(stage):
+    plan = FaultPlan(seed=0, poison={"eval-2/0"})
+    job = make_job([*SETTINGS, "rollout.num_workers=2", "recovery.max_restarts=30"])
+    made = stage(job, SimulatedRuntime(wrap=with_faults(plan)), num_eval=4)
+
+    async def act(driver: Any, roles: Any) -> None:
+        await made.serve(driver)
+        await driver.evaluator.evaluate(step=0, rollouts=driver.rollouts)
+
+    with pytest.raises(RoleDied, match="the evaluation prompt eval-2/0 kills workers"):
+        made.play(act)
+    assert plan.fired["poison"] == job.recovery.max_deaths + 1
+
+
 def test_an_evaluation_leaves_no_trace_in_the_ledger_of_prompts(stage):
     made = stage(make_job(SETTINGS), num_eval=4)
     evaluate(made, times=2)
