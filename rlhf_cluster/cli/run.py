@@ -75,9 +75,8 @@ def _note_whereabouts(error: RlhfError, job_dir: Path | None) -> None:
     if job_dir is None:
         return
     error.add_note(f"job directory: {job_dir}")
-    if isinstance(error, Fenced):
-        return  # it goes on already
-    error.add_note(f"`rlhf resume {job_dir}` goes on where it ended")
+    if not isinstance(error, Fenced):  # which says that it goes on already
+        error.add_note(f"`rlhf resume {job_dir}` goes on where it ended")
 
 
 def _show_end(ended: JobEnded, *, output: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +79,9 @@ async def open_driver(
             clock=clock,
             at=setting.at,
         )
-        beside = [scoring.follow(pool) for pool in (roles.reward, roles.reference) if pool is not None]
-        beside += _control(setting, driver, roles, statuses, pacing) if serve_control else []
+        pools = [pool for pool in (roles.reward, roles.reference) if pool is not None]
+        beside: dict[str, Coroutine[Any, Any, None]] = {f"drains of {p.role}s": scoring.follow(p) for p in pools}
+        beside |= _control(setting, driver, roles, statuses, pacing) if serve_control else {}
         # The fleet first: groups that arrive while it ends are still begun to be scored.
         async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside, driver):
             fleet.start()
@@ -126,7 +127,9 @@ def _checkpoints(setting: Setting) -> Checkpoints:
     )
 
 
-def _control(setting: Setting, driver: Driver, roles: Roles, statuses: Statuses, pacing: Pacing) -> list[Any]:
+def _control(
+    setting: Setting, driver: Driver, roles: Roles, statuses: Statuses, pacing: Pacing
+) -> dict[str, Coroutine[Any, Any, None]]:
     """What answers people while the driver works, and nobody once another driver has taken over."""
     views = Views(driver, roles, statuses, pacing, epoch=setting.claim.epoch, stop=setting.stop, clock=setting.clock)
     control = Control(setting.job, driver, roles, stop=setting.stop)
@@ -140,19 +143,20 @@ def _control(setting: Setting, driver: Driver, roles: Roles, statuses: Statuses,
         setting.claim.check()
         return await views.now()
 
-    return [Mailbox(setting.job_dir).serve(obey), StatusFile(setting.job_dir).keep(view)]
+    return {"commands": Mailbox(setting.job_dir).serve(obey), "status.json": StatusFile(setting.job_dir).keep(view)}
 
 
 @asynccontextmanager
-async def _running(work: list[Any], driver: Driver) -> AsyncGenerator[None]:
-    """Run coroutines beside the block, and cancel them at its end. The job goes on without one that fails."""
+async def _running(work: Mapping[str, Coroutine[Any, Any, None]], driver: Driver) -> AsyncGenerator[None]:
+    """Run coroutines beside the block, and cancel them at its end. The job goes on without one that fails, and tells by
+    its name what nobody sees to any more."""
 
     def ended(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, Fenced):
-            text = f"this job takes no more commands, or shows its status no more: {type(error).__name__}: {error}"
+            text = f"nobody sees to the job's {task.get_name()} any more: {type(error).__name__}: {error}"
             driver.emit(Notice(time_s=driver.clock.time(), step=driver.step, level="error", text=text))
 
-    tasks = [asyncio.create_task(one) for one in work]
+    tasks = [asyncio.create_task(one, name=name) for name, one in work.items()]
     for task in tasks:
         task.add_done_callback(ended)
     try:

@@ -373,13 +373,13 @@ class Fleet:
         def ended(task: asyncio.Task[None]) -> None:
             tasks.discard(task)
             if task.cancelled() or (error := task.exception()) is None:
-                return
-            try:
-                if of is None or not isinstance(error, RoleError | WeightError):
-                    raise error
-                self.lost(of.worker_id, error)
-            except BaseException as own:  # noqa: BLE001  Nobody awaits a callback: it travels to whoever waits next.
-                self._failure = self._failure or own
-                self.changed.set()
+                return None
+            if of is not None and isinstance(error, RoleError | WeightError):
+                try:
+                    return self.lost(of.worker_id, error)
+                except Exception as own:  # noqa: BLE001
+                    error = own  # Nobody awaits a callback: it travels to whoever waits next.
+            self._failure = self._failure or error
+            self.changed.set()
 
         task.add_done_callback(ended)

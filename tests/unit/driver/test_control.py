@@ -10,6 +10,7 @@ import pytest
 
 from rlhf_cluster.driver.assemble import Setting
 from rlhf_cluster.driver.assemble import _control as control_of
+from rlhf_cluster.driver.assemble import _running as running
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.control import Control
 from rlhf_cluster.driver.figures import Statuses
@@ -17,7 +18,7 @@ from rlhf_cluster.driver.mailbox import answer, post
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records.commands import Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
-from rlhf_cluster.records.events import CheckpointSaved, StepDone, WorkerChanged
+from rlhf_cluster.records.events import CheckpointSaved, Notice, StepDone, WorkerChanged
 from rlhf_cluster.testing import make_job
 from rlhf_cluster.testing.fleet import SimulatedRuntime
 
@@ -221,6 +222,23 @@ def test_stop_ends_a_paused_job_too(stage):
     assert made.seen(CheckpointSaved)[-1].step == made.seen(StepDone)[-1].step
 
 
+def test_what_works_beside_the_training_and_fails_is_told_and_ends_no_job(stage):
+    async def broken() -> None:
+        raise RuntimeError("no such luck")
+
+    async def act(driver: Any, roles: Any) -> int:
+        async with running({"commands": broken()}, driver):
+            await made.serve(driver)
+            await driver.train_step()
+        return driver.step
+
+    made = on(stage)
+    assert made.play(act) == 1
+    [notice] = made.seen(Notice)
+    assert notice.level == "error"
+    assert notice.text == "nobody sees to the job's commands any more: RuntimeError: no such luck"
+
+
 def test_a_driver_that_was_replaced_leaves_commands_and_the_status_to_the_next_one(stage, tmp_path):
     made = on(stage)
 
@@ -244,7 +262,7 @@ def test_a_driver_that_was_replaced_leaves_commands_and_the_status_to_the_next_o
             statuses,
             Pacing(made.job, driver.rollouts.fleet, emit=made.events.append, clock=made.clock),
         )
-        ended = await asyncio.wait_for(asyncio.gather(*beside, return_exceptions=True), 30.0)
+        ended = await asyncio.wait_for(asyncio.gather(*beside.values(), return_exceptions=True), 30.0)
         assert [type(error) for error in ended] == [Fenced, Fenced]
         assert answer(tmp_path / "job", command_id) is None
 

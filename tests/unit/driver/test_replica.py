@@ -230,20 +230,22 @@ def test_whoever_finds_the_group_mended_by_another_just_goes_on(stage):
     assert [rank.worker_id for rank in ranks(made)] == ["learner-0", "learner-0.1"]
 
 
-async def lost_after(made: Any, driver: Any, num_steps: int) -> asyncio.Task[Any]:
-    """The learner dies after so many steps, and a worker that asks for its weights is the first to see it."""
+async def lost_to_a_joiner(made: Any, driver: Any, *, after_s: float) -> asyncio.Task[Any]:
+    """The learner dies after three steps; a joiner saw it, and since `after_s` it is mended."""
     await made.serve(driver)
-    for _ in range(num_steps):
+    for _ in range(3):
         await driver.train_step()
     ranks(made)[0].kill()
-    return asyncio.create_task(driver.learner.publish_full())
+    joiner = asyncio.create_task(driver.learner.publish_full())
+    await asyncio.sleep(after_s)
+    return joiner
 
 
 def test_no_step_is_learned_by_a_group_that_is_still_replaying_those_before_it(stage, undisturbed):
     made = stage(make_job(JOB), SimulatedRuntime(Pace(learner_start_s=0.0)))
 
     async def act(driver: Any, roles: Any) -> None:
-        asking = await lost_after(made, driver, 3)
+        asking = await lost_to_a_joiner(made, driver, after_s=0.0)
         await driver.train_step()
         await asking
 
@@ -257,8 +259,7 @@ def test_a_worker_that_asks_for_weights_while_a_group_catches_up_gets_them_when_
     made = stage(make_job(JOB), SimulatedRuntime(Pace(learner_start_s=0.0)))
 
     async def act(driver: Any, roles: Any) -> None:
-        asking = await lost_after(made, driver, 3)
-        await asyncio.sleep(1.5)
+        asking = await lost_to_a_joiner(made, driver, after_s=1.5)
         assert ranks(made)[-1].version == 1, "it is on its way"
         assert (await driver.learner.publish_full()).version == 3
         await asking
@@ -288,23 +289,12 @@ def test_a_checkpoint_that_falls_due_while_a_group_catches_up_is_of_its_own_step
     assert state["version"] == 3
 
 
-async def _lose_the_learner_to_a_joiner(made: Any, driver: Any, *, after_s: float) -> asyncio.Task[Any]:
-    """Three steps are learned; a joiner found the group dead, and it is being mended since `after_s`."""
-    await made.serve(driver)
-    for _ in range(3):
-        await driver.train_step()
-    ranks(made)[0].kill()
-    joiner = asyncio.create_task(driver.learner.publish_full())
-    await asyncio.sleep(after_s)
-    return joiner
-
-
 @pytest.mark.parametrize("after_s", [1.0, 3.5])
 def test_a_joiner_that_is_lost_while_it_has_the_learner_mended_leaves_no_half(stage, undisturbed, after_s):
     made = stage(make_job(JOB), SimulatedRuntime())
 
     async def act(driver: Any, roles: Any) -> None:
-        joiner = await _lose_the_learner_to_a_joiner(made, driver, after_s=after_s)
+        joiner = await lost_to_a_joiner(made, driver, after_s=after_s)
         joiner.cancel()
         await driver.train_step()
 
@@ -320,7 +310,7 @@ def test_a_checkpoint_that_is_due_while_the_learner_is_mended_holds_its_own_step
     made = stage(make_job(JOB), SimulatedRuntime())
 
     async def act(driver: Any, roles: Any) -> None:
-        joiner = await _lose_the_learner_to_a_joiner(made, driver, after_s=after_s)
+        joiner = await lost_to_a_joiner(made, driver, after_s=after_s)
         driver.wants_checkpoint = True
         await driver._save_when(False)
         await driver._saved()

@@ -247,11 +247,17 @@ def test_a_refused_version_is_named_and_nothing_is_served_until_a_good_one(bad, 
     on_bench(story)
 
 
+async def generating_by_version_3(bench, *, max_new_tokens):
+    """Its answers, to be awaited; they are under way."""
+    await bench.worker.adopt(bench.publish(3))
+    running = asyncio.create_task(bench.collect(rollout_requests(2, max_new_tokens=max_new_tokens)))
+    await bench.until(lambda status: status.num_in_flight > 0)
+    return running
+
+
 def test_a_refusal_ends_what_is_in_flight():
     async def story(bench):
-        await bench.worker.adopt(bench.publish(3))
-        running = asyncio.create_task(bench.collect(rollout_requests(2, max_new_tokens=4000)))
-        await bench.until(lambda status: status.num_in_flight > 0)
+        running = await generating_by_version_3(bench, max_new_tokens=4000)
         with pytest.raises(ProbeMismatch):
             await bench.worker.adopt(wrong_probe(bench))
         with pytest.raises(NotServing, match="version 5 was refused"):
@@ -263,9 +269,7 @@ def test_a_refusal_ends_what_is_in_flight():
 
 def test_a_version_that_is_gone_ends_nothing_that_is_in_flight():
     async def story(bench):
-        await bench.worker.adopt(bench.publish(3))
-        running = asyncio.create_task(bench.collect(rollout_requests(2, max_new_tokens=100)))
-        await bench.until(lambda status: status.num_in_flight > 0)
+        running = await generating_by_version_3(bench, max_new_tokens=100)
         with pytest.raises(WeightsUnavailable):
             await bench.worker.adopt(gone(bench))
         assert all((group.versions == 3).all() for group in (await running).values())
