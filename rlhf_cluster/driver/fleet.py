@@ -373,12 +373,14 @@ class Fleet:
         def ended(task: asyncio.Task[None]) -> None:
             tasks.discard(task)
             if task.cancelled() or (error := task.exception()) is None:
-                return None
+                return
             if of is not None and isinstance(error, RoleError | WeightError):
                 try:
-                    return self.lost(of.worker_id, error)
+                    self.lost(of.worker_id, error)
                 except Exception as own:  # noqa: BLE001
                     error = own  # Nobody awaits a callback: it travels to whoever waits next.
+                else:
+                    return
             self._failure = self._failure or error
             self.changed.set()
 
