@@ -55,7 +55,7 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Submit attempt `number`."""
+    """Make attempt `number` if there is none, and submit it."""
 
     number: int
 
@@ -98,6 +98,9 @@ def next_action(job: JobFacts, *, now_s: float, bounds: Bounds) -> Action | None
     newest = job.attempts[-1] if job.attempts else None
     if newest is None:
         return Begin(1) if job.wanted == RUN else End("cancelled", "cancelled before it began")
+    if newest.state == "created":
+        # Whoever made it may have died before or after it was submitted; submitting it twice is submitting it once.
+        return Begin(newest.number) if job.wanted == RUN else GiveUp(newest.number, "cancelled before it was submitted")
     if newest.state == "ended":
         return _after(job, newest)
     if newest.state == "lost":
