@@ -1,4 +1,4 @@
-"""Between a job's relay and the service. A relay speaks for one attempt, and is told when another has taken its place."""
+"""Between a job's relay and the service. A relay speaks for one attempt and is told when another took its place."""
 
 from __future__ import annotations
 
