@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from rlhf_cluster.driver.prompts import JobPrompts
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.driver.scoring import Scoring
+from rlhf_cluster.driver.sizes import Desired, Sizes
 from rlhf_cluster.driver.status_file import StatusFile
 from rlhf_cluster.driver.view import Views
 from rlhf_cluster.records.events import Event, Phase
@@ -48,9 +49,17 @@ class Setting:
 
 @asynccontextmanager
 async def open_driver(
-    setting: Setting, roles: Roles, prompts: JobPrompts, *, serve_control: bool = True
+    setting: Setting,
+    roles: Roles,
+    prompts: JobPrompts,
+    *,
+    desired: Mapping[str, Desired] | None = None,
+    serve_control: bool = True,
 ) -> AsyncGenerator[Driver]:
-    """The driver, with the learner caught up to the ledger and the prompts that were under way taken up again."""
+    """The driver, with the learner caught up to the ledger and the prompts that were under way taken up again.
+
+    `desired` is what a former driver was asked for last, with which `roles` have begun.
+    """
     job, clock, emit = setting.job, setting.clock, setting.emit
     ledger = Ledger.open(setting.job_dir, claim=setting.claim, clock=clock)
     try:
@@ -62,7 +71,8 @@ async def open_driver(
             job, fleet, scoring, ledger=ledger, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock
         )
         statuses = Statuses(roles, bound_s=job.limits.status_s)
-        pacing = Pacing(job, fleet, emit=emit, clock=clock)
+        sizes = Sizes(job, roles.pools, job_dir=setting.job_dir, claim=setting.claim, desired=desired or {})
+        pacing = Pacing(job, fleet, sizes, emit=emit, clock=clock)
         driver = Driver(
             job,
             rollouts=rollouts,
@@ -76,7 +86,7 @@ async def open_driver(
             clock=clock,
             at=setting.at,
         )
-        beside = _control(setting, driver, roles, statuses, pacing) if serve_control else []
+        beside = _control(setting, driver, roles, statuses) if serve_control else []
         # The fleet first: groups that arrive while it ends are still begun to be scored.
         async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside):
             fleet.start()
@@ -114,10 +124,10 @@ def _checkpoints(setting: Setting) -> Checkpoints:
     )
 
 
-def _control(setting: Setting, driver: Driver, roles: Roles, statuses: Statuses, pacing: Pacing) -> list[Any]:
+def _control(setting: Setting, driver: Driver, roles: Roles, statuses: Statuses) -> list[Any]:
     """What answers people while the driver works."""
-    views = Views(driver, roles, statuses, pacing, epoch=setting.claim.epoch, stop=setting.stop, clock=setting.clock)
-    control = Control(setting.job, driver, roles, stop=setting.stop)
+    views = Views(driver, roles, statuses, epoch=setting.claim.epoch, stop=setting.stop, clock=setting.clock)
+    control = Control(driver, roles, stop=setting.stop)
     return [Mailbox(setting.job_dir).serve(control.obey), StatusFile(setting.job_dir).keep(views.now)]
 
 

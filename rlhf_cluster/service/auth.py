@@ -51,7 +51,7 @@ def caller_of(request: Request) -> Caller:
     now_s = time.time()
     with service.db.reading() as connection:
         row = tokens.of_secret(connection, secret, now_s=now_s) if secret else None
-    if row is None:
+    if row is None or tokens.is_login(row):
         what = "the token is not valid: it was revoked, or has expired" if secret else "a token is needed"
         raise ApiProblem(
             401, "unauthenticated", f"{what}; `rlhf login` stores one", headers={"WWW-Authenticate": "Bearer"}

@@ -30,11 +30,19 @@ class ServiceSettings(BaseModel):
     ray_jobs_url: str | None = None
     """Of Ray's dashboard, such as `http://127.0.0.1:8265`; left out, jobs stay queued."""
     ray_token: str | None = Field(None, repr=False)
+    driver_cpus: float = Field(0.0, ge=0)
+    """That a driver reserves. With 0 Ray runs all drivers on its head, with more on any node that has so many."""
     lease_s: float = Field(45.0, gt=0)
     launch_s: float = Field(600.0, gt=0)
     cancel_s: float = Field(120.0, gt=0)
     reconcile_every_s: float = Field(1.0, gt=0)
     max_upload_bytes: int = Field(256 * 2**20, gt=0)
+    max_streams: int = Field(100, gt=0)
+    """Event streams that one token may have open at once."""
+    keep_alive_s: float = Field(15.0, gt=0)
+    """How often a stream with nothing to tell gives a sign of life: proxies cut off what is silent."""
+    open_metrics: bool = False
+    """Whether `/metrics` is for everybody; left out, a token with the scope read is needed."""
     samples_per_step: int = Field(256, ge=0)
     """Completions of a step that are kept; the job directory has them all."""
 

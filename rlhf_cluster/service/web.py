@@ -63,6 +63,7 @@ def allowed_hosts(settings: ServiceSettings) -> set[str]:
 
 async def _note(request: Request, response: Response, seconds: float) -> None:
     path = request.url.path
+    request.app.state.service.exposition.answered(request.method, response.status_code)
     log.info(
         "%s %s %d",
         request.method,

@@ -37,6 +37,13 @@ class OpenSession(Request):
     token: str
 
 
+class LoginLink(Message):
+    """An address that opens one session of the page, once."""
+
+    url: str
+    expires_s: float
+
+
 class Me(Message):
     name: str
     scopes: list[Scope]

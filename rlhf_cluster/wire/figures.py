@@ -27,7 +27,8 @@ class Series(Message):
 class SeriesSet(Message):
     series: list[Series]
     last_step: int
-    """Ask with `after_step` of this for what came since."""
+    """Ask with `after_step` of this for what came since. The newest step comes once more then: an evaluation follows
+    the step it is about. Points of a later answer replace those of the same steps."""
 
 
 class Sample(Message):
@@ -45,6 +46,14 @@ class Sample(Message):
     num_tokens: int
     body: dict[str, Any]
     """Every other column of the job's sample file."""
+
+
+class SampleStep(Message):
+    """A step, or an evaluation, of which there are samples."""
+
+    kind: str
+    step: int
+    num_samples: int
 
 
 class Event(Message):

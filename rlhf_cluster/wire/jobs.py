@@ -25,7 +25,7 @@ class Submit(Request):
     format: Literal["toml", "yaml"] = "toml"
     overrides: list[str] = Field(default_factory=list, max_length=200)
     """`train.num_steps=100`, as on the command line."""
-    name: str | None = Field(None, max_length=128)
+    name: str | None = Field(None, min_length=1, max_length=128)
     labels: Labels = Field(default_factory=dict)
     notes: str = Field("", max_length=10_000)
     max_attempts: int = Field(3, ge=1, le=100)
@@ -40,7 +40,7 @@ class Submit(Request):
 
 
 class ChangeJob(Request):
-    name: str | None = Field(None, max_length=128)
+    name: str | None = Field(None, min_length=1, max_length=128)
     labels: Labels | None = None
     notes: str | None = Field(None, max_length=10_000)
 
@@ -61,6 +61,16 @@ class Job(Message):
     ended_s: float | None
 
 
+class RoleTime(Message):
+    """What a role did over the last steps: shares of the time, which sum to 1; see `records/members.py`."""
+
+    role: str
+    busy: Figure
+    waiting: Figure
+    adopting: Figure
+    other: Figure
+
+
 class JobDetail(Job):
     notes: str
     source: str
@@ -73,6 +83,8 @@ class JobDetail(Job):
     waiting_for: str = ""
     bottleneck: str = ""
     """Who waited for whom lately, in words."""
+    time_split: list[RoleTime] = Field(default_factory=list)
+    """The same in numbers, the learner first; empty before the first step."""
     seen_s: float | None = None
     """When its driver was heard last."""
 
@@ -145,8 +157,13 @@ class Pool(Message):
     is_elastic: bool
     mode: Literal["manual", "auto"]
     replicas: int
+    """Wanted; with `auto` what the policy has chosen last."""
     min_replicas: int | None
     max_replicas: int | None
+    reason: str = ""
+    """What the policy said last; with `manual`, why it would recommend its number."""
+    recommended: int | None = None
+    """Replicas that the last steps ask for, before any bounds; null where nothing is known."""
     generation: int
     """Rises with every change of what is wanted."""
     observed_generation: int
@@ -176,3 +193,10 @@ class Checked(Message):
     changed: dict[str, Any]
     lines: list[str]
     """The plan in words."""
+
+
+class Recipe(Message):
+    name: str
+    description: str
+    source: str
+    """Its job file."""

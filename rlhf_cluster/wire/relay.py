@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,23 +13,24 @@ MAX_LINES = 1000
 
 
 class Register(Request):
-    host: str
+    host: str = Field(max_length=256)
     process_id: int
-    job_dir: str
 
 
 class Registered(Message):
     job_id: str
     attempt: int
+    job_dir: str
+    """Where the job lies, on a disk that every node which may drive it sees."""
     config: dict[str, Any]
-    """The whole job."""
+    """The whole job, with the pools as they are wanted now."""
     bundle_sha256: str | None
     num_entries: int
     """Of the journal that the service has; it goes on with this one."""
     sample_files: list[str]
     """That it has."""
     log_offsets: dict[str, int]
-    """Bytes of each component's log that it has."""
+    """Of the newest line of each component that it has: of its first byte."""
     lease_s: float
     """The driver counts as lost when nothing is heard for so long."""
 
@@ -59,7 +60,7 @@ class Ingested(Message):
 
 
 class Delivered(Message):
-    command_id: str
+    command_id: str = Field(pattern=r"^[A-Za-z0-9_-]{1,80}$")
     body: dict[str, Any]
     expires_s: float | None
 
@@ -70,15 +71,15 @@ class Commands(Message):
 
 class Answered(Request):
     ok: bool
-    text: str
+    text: str = Field(max_length=10_000)
 
 
 class Ended(Request):
     """How the driver's process ended, told by the process that watched it."""
 
-    outcome: str
-    """`succeeded`, `failed` or `interrupted`."""
+    outcome: Literal["succeeded", "failed", "interrupted"]
     exit_code: int
-    message: str
+    """The negative number of the signal that ended it, as in Python's own."""
+    message: str = Field(max_length=10_000)
     may_be_retried: bool
     last_lines: list[str] = Field(default_factory=list, max_length=200)

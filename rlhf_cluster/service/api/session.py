@@ -10,7 +10,9 @@ import rlhf_cluster
 from rlhf_cluster.service.auth import COOKIE, SESSION_S, Reader, caller_of
 from rlhf_cluster.service.problems import ApiProblem
 from rlhf_cluster.service.store import tokens
-from rlhf_cluster.wire.access import Me, OpenSession, Version
+from rlhf_cluster.wire.access import LoginLink, Me, OpenSession, Version
+
+LOGIN_S = 300.0
 
 router = APIRouter(tags=["session"])
 
@@ -29,7 +31,11 @@ def open_session(request: Request, response: Response, body: OpenSession) -> Me:
         row = tokens.of_secret(connection, body.token, now_s=now_s)
         if row is None:
             raise ApiProblem(401, "unauthenticated", "the token is not valid: it was revoked, or has expired")
-        expires_s = min(now_s + SESSION_S, row.expires_s or float("inf"))
+        if tokens.is_login(row):
+            tokens.revoke(connection, row.token_id, now_s=now_s)
+            expires_s = now_s + SESSION_S
+        else:
+            expires_s = min(now_s + SESSION_S, row.expires_s or float("inf"))
         _, secret = tokens.add(connection, name=row.name, scopes=row.scopes, now_s=now_s, expires_s=expires_s)
     response.set_cookie(
         COOKIE,
@@ -42,6 +48,26 @@ def open_session(request: Request, response: Response, body: OpenSession) -> Me:
     )
     request.state.who = row.name
     return Me(name=row.name, scopes=row.scopes)
+
+
+@router.post("/auth/login-links", status_code=201)
+def create_login_link(request: Request, caller: Reader) -> LoginLink:
+    """What follows `#` is sent to no server and stands in no log; it is good for five minutes and one login."""
+    service, now_s = request.app.state.service, time.time()
+    expires_s = now_s + LOGIN_S
+    with service.db.writing() as connection:
+        own = tokens.get(connection, caller.token_id)
+        if own is None or own.expires_s is not None:
+            raise ApiProblem(403, "forbidden", "only a token that does not expire may open sessions for others")
+        _, secret = tokens.add(
+            connection,
+            name=caller.name,
+            scopes=caller.scopes,
+            now_s=now_s,
+            expires_s=expires_s,
+            kind=tokens.LOGIN,
+        )
+    return LoginLink(url=f"{service.settings.url}/login#token={secret}", expires_s=expires_s)
 
 
 @router.delete("/auth/session", status_code=204)

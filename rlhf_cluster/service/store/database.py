@@ -1,12 +1,13 @@
 """One database, SQLite or PostgreSQL: opened, migrated, read and written in short transactions.
 
-A write on SQLite takes the one write lock at its beginning: a transaction that reads first and is refused when it
-writes would have to be begun again by its caller.
+One transaction writes at a time, on both. On SQLite it takes the one write lock at its beginning: a transaction that
+reads first and is refused when it writes would have to be begun again by its caller. On PostgreSQL it takes a lock of
+ours, so that no two wait for each other's rows, and ids of events become visible in the order of their numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from rlhf_cluster.errors import ConfigError, StorageError
 
 BUSY_S = 10.0
 """A writer waits so long for another one."""
+WRITER = 724113
+"""PostgreSQL's advisory lock of the transaction that writes."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -36,14 +39,21 @@ class Database:
             raise StorageError(f"the database {_shown(url)} cannot be opened: {_reason(error)}") from error
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        with self.engine.connect() as connection, connection.begin():
-            yield connection
+    def reading(self) -> Generator[Connection]:
+        """All of it sees one state of the database."""
+        with self.engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """All or nothing."""
+    def writing(self) -> Generator[Connection]:
+        """All or nothing. Raises SQLAlchemy's `OperationalError` where other writers took longer than `BUSY_S`."""
         with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SET LOCAL lock_timeout = {int(BUSY_S * 1000)}"))
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({WRITER})"))
             yield connection
 
     def migrate(self, revision: str = "head") -> None:
@@ -51,8 +61,6 @@ class Database:
         from alembic import command
 
         with self.writing() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(724113)"))
             settings = _alembic_config(connection)
             (command.upgrade if revision != "base" else command.downgrade)(settings, revision)
 

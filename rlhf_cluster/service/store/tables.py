@@ -6,7 +6,6 @@ SQLite and PostgreSQL are the same to everything above; what only one of them ca
 from __future__ import annotations
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -15,11 +14,11 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
-    String,
     Table,
-    Text,
     UniqueConstraint,
 )
+
+from rlhf_cluster.service.store.columns import Json, Words
 
 # Named constraints, so that a migration can change them on both databases.
 metadata = MetaData(
@@ -35,17 +34,18 @@ SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers only a plain INTEGER key by itself."""
 
 
-def _job_id(**options: bool) -> Column[str]:
-    return Column("job_id", String(40), ForeignKey("jobs.job_id", ondelete="CASCADE"), nullable=False, **options)
+def _job_id(*, primary_key: bool = False) -> Column[str]:
+    job = ForeignKey("jobs.job_id", ondelete="CASCADE")
+    return Column("job_id", Words(40), job, primary_key=primary_key, nullable=False)
 
 
 tokens = Table(
     "tokens",
     metadata,
-    Column("token_id", String(40), primary_key=True),
-    Column("name", String(128), nullable=False),
-    Column("secret_sha256", String(64), nullable=False, unique=True),
-    Column("scopes", JSON, nullable=False),
+    Column("token_id", Words(40), primary_key=True),
+    Column("name", Words(128), nullable=False),
+    Column("secret_sha256", Words(64), nullable=False, unique=True),
+    Column("scopes", Json, nullable=False),
     Column("created_s", Float, nullable=False),
     Column("expires_s", Float),
     Column("last_used_s", Float),
@@ -55,24 +55,25 @@ tokens = Table(
 jobs = Table(
     "jobs",
     metadata,
-    Column("job_id", String(40), primary_key=True),
-    Column("name", String(128), nullable=False, index=True),
-    Column("owner", String(128), nullable=False),
-    Column("labels", JSON, nullable=False),
-    Column("notes", Text, nullable=False, default=""),
-    Column("source", Text, nullable=False),  # the job file as it was submitted
-    Column("config", JSON, nullable=False),  # with all defaults filled in
-    Column("bundle_sha256", String(64)),
+    Column("job_id", Words(40), primary_key=True),
+    Column("name", Words(128), nullable=False, index=True),
+    Column("owner", Words(128), nullable=False),
+    Column("labels", Json, nullable=False),
+    Column("notes", Words(), nullable=False, default=""),
+    Column("source", Words(), nullable=False),  # the job file as it was submitted
+    Column("config", Json, nullable=False),  # with all defaults filled in
+    Column("bundle_sha256", Words(64)),
     Column("max_attempts", Integer, nullable=False),
-    Column("wanted", String(16), nullable=False),  # run, cancel or kill: what people want
-    Column("state", String(16), nullable=False, index=True),  # what is
-    Column("message", Text, nullable=False, default=""),
+    Column("wanted", Words(16), nullable=False),  # run, cancel or kill: what people want
+    Column("wanted_s", Float, nullable=False),  # since when
+    Column("state", Words(16), nullable=False, index=True),  # what is
+    Column("message", Words(), nullable=False, default=""),
     Column("step", Integer, nullable=False, default=0),
     Column("num_steps", Integer, nullable=False),
     Column("created_s", Float, nullable=False, index=True),
     Column("started_s", Float),
     Column("ended_s", Float),
-    Column("view", JSON),  # the newest `JobView` of its driver
+    Column("view", Json),  # the newest `JobView` of its driver
     Column("view_s", Float),
     Column("num_entries", Integer, nullable=False, default=0),  # of its journal that were taken in
     Column("version", Integer, nullable=False, default=1),  # rises with every change that people make
@@ -83,13 +84,14 @@ attempts = Table(
     metadata,
     _job_id(primary_key=True),
     Column("number", Integer, primary_key=True),
-    Column("token_sha256", String(64), nullable=False, unique=True),
-    Column("submission_id", String(128), nullable=False),
-    Column("state", String(16), nullable=False),  # created, submitted, running, ended or lost
-    Column("outcome", String(16)),  # of `JobEnded`, as the driver or the process that watched it said
+    Column("token_sha256", Words(64), nullable=False, unique=True),
+    Column("submission_id", Words(128), nullable=False),
+    Column("state", Words(16), nullable=False),  # created, submitted, running, ended or lost
+    Column("outcome", Words(16)),  # of `JobEnded`, as the driver or the process that watched it said
     Column("exit_code", Integer),
-    Column("message", Text, nullable=False, default=""),
-    Column("host", String(256)),
+    Column("message", Words(), nullable=False, default=""),
+    Column("may_be_retried", Boolean, nullable=False, default=True),  # False where the job itself is at fault
+    Column("host", Words(256)),
     Column("process_id", Integer),
     Column("created_s", Float, nullable=False),
     Column("lease_until_s", Float),
@@ -100,8 +102,8 @@ pools = Table(
     "pools",
     metadata,
     _job_id(primary_key=True),
-    Column("pool", String(16), primary_key=True),
-    Column("mode", String(8), nullable=False),  # manual or auto
+    Column("pool", Words(16), primary_key=True),
+    Column("mode", Words(8), nullable=False),  # manual or auto
     Column("replicas", Integer, nullable=False),
     Column("min_replicas", Integer),
     Column("max_replicas", Integer),
@@ -112,12 +114,12 @@ pools = Table(
 commands = Table(
     "commands",
     metadata,
-    Column("command_id", String(40), primary_key=True),
+    Column("command_id", Words(40), primary_key=True),
     _job_id(),
-    Column("body", JSON, nullable=False),  # as `driver/mailbox.py` writes it
-    Column("state", String(16), nullable=False),  # pending, delivered, done, refused or expired
-    Column("answer", Text, nullable=False, default=""),
-    Column("created_by", String(128), nullable=False),
+    Column("body", Json, nullable=False),  # as `driver/mailbox.py` writes it
+    Column("state", Words(16), nullable=False),  # pending, delivered, done, refused or expired
+    Column("answer", Words(), nullable=False, default=""),
+    Column("created_by", Words(128), nullable=False),
     Column("created_s", Float, nullable=False),
     Column("expires_s", Float),
     Column("answered_s", Float),
@@ -128,14 +130,14 @@ events = Table(
     "events",
     metadata,
     Column("event_id", SEQUENCE, primary_key=True, autoincrement=True),
-    Column("topic", String(16), nullable=False),  # jobs, metrics, workers, logs: what a page subscribes to
+    Column("topic", Words(16), nullable=False),  # jobs, metrics, workers, logs: what a page subscribes to
     _job_id(),
     Column("time_s", Float, nullable=False),
     Column("step", Integer, nullable=False),
-    Column("kind", String(32), nullable=False),  # a class of `records/events.py`, or one of the service's own
-    Column("level", String(8), nullable=False, default="info"),
-    Column("text", Text, nullable=False, default=""),
-    Column("body", JSON, nullable=False),
+    Column("kind", Words(32), nullable=False),  # a class of `records/events.py`, or one of the service's own
+    Column("level", Words(8), nullable=False, default="info"),
+    Column("text", Words(), nullable=False, default=""),
+    Column("body", Json, nullable=False),
     Index(None, "job_id", "event_id"),
     sqlite_autoincrement=True,  # an id is never used again, also after old events were removed
 )
@@ -144,7 +146,7 @@ metric_keys = Table(
     "metric_keys",
     metadata,
     Column("key_id", Integer, primary_key=True, autoincrement=True),
-    Column("key", String(200), nullable=False, unique=True),
+    Column("key", Words(200), nullable=False, unique=True),
 )
 
 metrics = Table(
@@ -172,7 +174,7 @@ sample_files = Table(
     "sample_files",
     metadata,
     _job_id(primary_key=True),
-    Column("name", String(64), primary_key=True),  # taken in once, however often it is sent
+    Column("name", Words(64), primary_key=True),  # taken in once, however often it is sent
     Column("num_rows", Integer, nullable=False),
 )
 
@@ -181,16 +183,16 @@ samples = Table(
     metadata,
     Column("sample_id", SEQUENCE, primary_key=True, autoincrement=True),
     _job_id(),
-    Column("kind", String(8), nullable=False),  # step or eval
+    Column("kind", Words(8), nullable=False),  # step or eval
     Column("step", Integer, nullable=False),
     Column("request_id", BigInteger, nullable=False),  # siblings of one prompt have it in common
-    Column("prompt_id", String(200), nullable=False),
-    Column("prompt", Text, nullable=False),
-    Column("completion", Text, nullable=False),
+    Column("prompt_id", Words(200), nullable=False),
+    Column("prompt", Words(), nullable=False),
+    Column("completion", Words(), nullable=False),
     Column("reward", Float),
-    Column("breakdown", JSON, nullable=False),
+    Column("breakdown", Json, nullable=False),
     Column("num_tokens", Integer, nullable=False),
-    Column("body", JSON, nullable=False),  # every other column of the job's sample file
+    Column("body", Json, nullable=False),  # every other column of the job's sample file
     Index(None, "job_id", "step", "sample_id"),
     Index(None, "job_id", "reward"),
 )
@@ -200,7 +202,7 @@ checkpoints = Table(
     metadata,
     _job_id(primary_key=True),
     Column("step", Integer, primary_key=True),
-    Column("path", Text, nullable=False),
+    Column("path", Words(), nullable=False),
     Column("time_s", Float, nullable=False),
 )
 
@@ -209,10 +211,10 @@ logs = Table(
     metadata,
     Column("line_id", SEQUENCE, primary_key=True, autoincrement=True),
     _job_id(),
-    Column("component", String(64), nullable=False),  # a worker id, or `driver`
+    Column("component", Words(64), nullable=False),  # a worker id, or `driver`
     Column("offset", BigInteger, nullable=False),  # of its first byte in the component's file
     Column("time_s", Float, nullable=False),
-    Column("line", Text, nullable=False),
+    Column("line", Words(), nullable=False),
     UniqueConstraint("job_id", "component", "offset"),
     Index(None, "job_id", "line_id"),
 )
@@ -220,21 +222,21 @@ logs = Table(
 uploads = Table(
     "uploads",
     metadata,
-    Column("sha256", String(64), primary_key=True),
+    Column("sha256", Words(64), primary_key=True),
     Column("num_bytes", BigInteger, nullable=False),
     Column("created_s", Float, nullable=False),
-    Column("created_by", String(128), nullable=False),
+    Column("created_by", Words(128), nullable=False),
 )
 
 answers = Table(
     "answers",  # to requests with an Idempotency-Key
     metadata,
-    Column("token_id", String(40), primary_key=True),
-    Column("key", String(200), primary_key=True),
-    Column("request_sha256", String(64), nullable=False),
+    Column("token_id", Words(40), primary_key=True),
+    Column("key", Words(200), primary_key=True),
+    Column("request_sha256", Words(64), nullable=False),
     Column("status", Integer),  # NULL while the first request is under way
-    Column("headers", JSON),
-    Column("body", Text),
+    Column("headers", Json),
+    Column("body", Words()),
     Column("created_s", Float, nullable=False, index=True),
 )
 
@@ -243,10 +245,10 @@ audit = Table(
     metadata,
     Column("audit_id", SEQUENCE, primary_key=True, autoincrement=True),
     Column("time_s", Float, nullable=False, index=True),
-    Column("who", String(128), nullable=False),
-    Column("method", String(8), nullable=False),
-    Column("path", Text, nullable=False),
+    Column("who", Words(128), nullable=False),
+    Column("method", Words(8), nullable=False),
+    Column("path", Words(), nullable=False),
     Column("status", Integer, nullable=False),
-    Column("request_id", String(64), nullable=False),
+    Column("request_id", Words(64), nullable=False),
     Column("is_ok", Boolean, nullable=False),
 )

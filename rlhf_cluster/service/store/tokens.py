@@ -12,13 +12,21 @@ from rlhf_cluster.service.store.tables import attempts, tokens
 
 USED_EVERY_S = 60.0
 """A use is noted no more often than this: reading must not mean writing."""
+TOKEN, LOGIN = "tok", "login"
+"""Kinds, by which ids begin. A login is good for opening one session and for nothing else."""
 
 
 def add(
-    connection: Connection, *, name: str, scopes: Sequence[str], now_s: float, expires_s: float | None = None
+    connection: Connection,
+    *,
+    name: str,
+    scopes: Sequence[str],
+    now_s: float,
+    expires_s: float | None = None,
+    kind: str = TOKEN,
 ) -> tuple[Row, str]:
     """The token and its secret, which nobody can ask for again."""
-    secret, token_id = new_secret("api"), new_id("tok")
+    secret, token_id = new_secret("api" if kind == TOKEN else kind), new_id(kind)
     connection.execute(
         insert(tokens).values(
             token_id=token_id,
@@ -30,6 +38,14 @@ def add(
         )
     )
     return connection.execute(select(tokens).where(tokens.c.token_id == token_id)).one(), secret
+
+
+def get(connection: Connection, token_id: str) -> Row | None:
+    return connection.execute(select(tokens).where(tokens.c.token_id == token_id)).one_or_none()
+
+
+def is_login(row: Row) -> bool:
+    return row.token_id.startswith(f"{LOGIN}_")
 
 
 def of_secret(connection: Connection, secret: str, *, now_s: float) -> Row | None:
