@@ -65,7 +65,7 @@ def main() -> None:
 
 def scaled(job: LiveJob) -> list[float]:
     """From the command to the first group of the joiner."""
-    size = len(job.members("rollout worker"))
+    size = list(states(job).values()).count("serving")
     known = {event["worker_id"] for event in job.events("WorkerChanged")}
     begun_s = time.time()
     done = job.call("scale", f"rollout={size + 1}")
@@ -73,7 +73,7 @@ def scaled(job: LiveJob) -> list[float]:
     seen_s = time.time()
     split = phases(job, begun_s, seen_s, lambda worker_id: worker_id not in known)
     job.call("scale", f"rollout={size}")
-    job.wait(lambda: len(job.members("rollout worker")) == size, "the old size")
+    job.wait(lambda: list(states(job).values()).count("serving") == size, "the old size")
     return split
 
 

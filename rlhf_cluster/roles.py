@@ -45,8 +45,9 @@ class RolloutWorker(Role, Protocol):
     async def adopt(self, handle: WeightHandle) -> Adopted:
         """Load a version and prove it. On any failure the worker serves nothing until an adopt succeeds.
 
-        Raises a `WeightError`. After two of them the worker goes on with what it serves: `NeedsFullVersion`, when the
-        handle has only a delta that does not apply here, and `StaleVersion` for a learner that was replaced.
+        Raises a `WeightError`. After three of them the worker goes on with what it serves: `NeedsFullVersion`, when the
+        handle has only a delta that does not apply here, `WeightsUnavailable`, when its bytes went with the learner
+        that published them, and `StaleVersion` for a learner that was replaced.
         """
         ...
 

@@ -10,6 +10,7 @@ import click
 
 from rlhf_cluster.cli.failure import DONE, JOB_FAILED, NotFound
 from rlhf_cluster.cli.output import emit, output_option, table
+from rlhf_cluster.cli.reference import job_dir_argument
 
 if TYPE_CHECKING:
     from rlhf_cluster.config import JobConfig
@@ -17,15 +18,22 @@ if TYPE_CHECKING:
 
 
 @click.command
-@click.argument("job_dir", type=click.Path(path_type=Path))
+@job_dir_argument
 @output_option
 def audit(job_dir: Path, output: str) -> int:
     """Check the ledger of JOB_DIR, also while the job runs. Exit code 1 when a check fails."""
     from rlhf_cluster.driver.ledger import read_history
+    from rlhf_cluster.driver.ledger.batches import unreadable
     from rlhf_cluster.flow.audit import audit as audited
 
     job = _job(job_dir)
-    report = audited(read_history(job_dir), max_staleness=job.train.max_staleness, num_steps=job.train.num_steps)
+    history = read_history(job_dir)
+    if problems := unreadable(job_dir / "ledger", history):
+        # A checkpoint may have been written meanwhile, and what it covers deleted.
+        history = read_history(job_dir)
+        problems = unreadable(job_dir / "ledger", history)
+    bounds = {"max_staleness": job.train.max_staleness, "num_steps": job.train.num_steps}
+    report = audited(history, **bounds, unreadable=problems)
     data = {"ok": report.ok, "job_dir": str(job_dir), **dataclasses.asdict(report)}
     emit(data, output=output, text=lambda: page(report, name=f"{job.name} in {job_dir}"))
     return DONE if report.ok else JOB_FAILED
@@ -71,11 +79,8 @@ def _facts(report: AuditReport) -> list[tuple[str, str]]:
 
 
 def _job(job_dir: Path) -> JobConfig:
-    from rlhf_cluster.config import JobConfig
+    from rlhf_cluster.config.load import read_job
 
-    job_file = job_dir / "job.json"
-    if not job_file.is_file():
-        raise NotFound(f"no job directory {job_dir}: it holds no job.json; `rlhf run` prints where a job lies")
     if not (job_dir / "ledger").is_dir():
         raise NotFound(f"{job_dir} holds no ledger: the job has not sent out a prompt yet")
-    return JobConfig.model_validate_json(job_file.read_bytes())
+    return read_job(job_dir)

@@ -24,7 +24,7 @@ async def run_stoppable(work: Callable[[asyncio.Event], Awaitable[Result]], *, t
 
     def on_signal() -> None:
         if stop.is_set():
-            tell("aborting; what was not saved in a checkpoint is lost")
+            tell("aborting; every batch so far is in the ledger, and `rlhf resume` goes on with the step under way")
             _restore(loop)
             task.cancel()
         else:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rlhf_cluster.cli.ask import ask_driver
-from rlhf_cluster.cli.output import output_option
+from rlhf_cluster.cli.output import emit, output_option
 from rlhf_cluster.cli.reference import any_job_argument, within_option
 from rlhf_cluster.cli.service import service_options
 
@@ -38,8 +38,14 @@ def resume(job: Path | str, within_s: float, take_over: bool, output: str) -> in
     )
 
 
-def _drive(job_dir: Path, *, take_over: bool, output: str) -> int:
+def _drive(job_dir: Path, *, take_over: bool, output: str) -> int | None:
     from rlhf_cluster.cli.run import run_to_end
-    from rlhf_cluster.driver.run import resume_point
+    from rlhf_cluster.config.load import read_job
+    from rlhf_cluster.driver.status_file import read_view
 
-    return run_to_end(resume_point(job_dir), output=output, job_dir=job_dir.resolve(), take_over=take_over)
+    job = read_job(job_dir)
+    view = read_view(job_dir)
+    if view is not None and view.state == "succeeded" and view.step >= job.train.num_steps:
+        text = f"nothing to go on with: the job of {job_dir} has done all its {job.train.num_steps} steps"
+        return emit({"job_dir": str(job_dir), "answer": text}, output=output, text=lambda: text)
+    return run_to_end(job, output=output, job_dir=job_dir.resolve(), take_over=take_over)

@@ -14,7 +14,7 @@ from rlhf_cluster.cli import failure
 from rlhf_cluster.cli.interrupt import run_stoppable
 from rlhf_cluster.cli.job import job_argument, load, overrides_argument
 from rlhf_cluster.cli.output import emit, output_option
-from rlhf_cluster.errors import RlhfError
+from rlhf_cluster.errors import Fenced, RlhfError
 
 if TYPE_CHECKING:
     from rlhf_cluster.config import JobConfig
@@ -75,6 +75,8 @@ def _note_whereabouts(error: RlhfError, job_dir: Path | None) -> None:
     if job_dir is None:
         return
     error.add_note(f"job directory: {job_dir}")
+    if isinstance(error, Fenced):
+        return  # it goes on already
     error.add_note(f"`rlhf resume {job_dir}` goes on where it ended")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlhf_cluster.cli.failure import Refused
+from rlhf_cluster.cli.failure import Refused, Unavailable
 from rlhf_cluster.cli.output import emit, output_option
 from rlhf_cluster.cli.reference import any_job_argument, within_option
 from rlhf_cluster.cli.service import answer_of, connected, service_options
@@ -105,20 +105,22 @@ def scale(job: Path | str, sizes: Sequence[Size], auto: Size | None, within_s: f
 
 def _obey(asked: Sequence[Size], ask: Callable[[Size], str], *, output: str) -> None:
     """One after the other; one that is refused keeps none of the others back."""
-    answers, refusals = [], []
+    answers, failures = [], []
     for size in asked:
         try:
             answers.append(size | {"answer": ask(size)})
-        except Refused as refusal:
-            refusals.append((size, refusal))
-        except ServiceError as refusal:
-            if refusal.status != 409 or len(asked) == 1:
+        except (Refused, Unavailable) as failure:
+            # Without a driver each of them waits for the next one.
+            failures.append((size, failure))
+        except ServiceError as failure:
+            if failure.status != 409 or len(asked) == 1:
                 raise
-            refusals.append((size, refusal))
+            failures.append((size, failure))
     if answers:
         emit(answers, output=output, text=lambda: "\n".join(line["answer"] for line in answers))
-    if refusals:
-        raise Refused("\n".join(f"{_in_short(size)}: {refusal}" for size, refusal in refusals))
+    if failures:
+        kind = Unavailable if any(isinstance(failure, Unavailable) for _, failure in failures) else Refused
+        raise kind("\n".join(f"{_in_short(size)}: {failure}" for size, failure in failures))
 
 
 def _in_short(size: Size) -> str:

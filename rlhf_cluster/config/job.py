@@ -99,6 +99,11 @@ class JobConfig(Settings):
         num_sequences = getattr(self.rollout.engine, "max_num_seqs", None) or 256
         return max(1, num_sequences // self.train.completions_per_prompt)
 
+    @property
+    def has_one_rollout_worker(self) -> bool:
+        """Whether there can be no second one: a process opens vLLM once, and the local runtime has one process."""
+        return self.rollout.engine.type == "vllm" and self.runtime == "local"
+
     @model_validator(mode="after")
     def _sections_agree(self) -> JobConfig:
         if self.rewards:
@@ -128,11 +133,16 @@ def _ranks_need_processes(job: JobConfig) -> str | None:
 
 
 def _vllm_workers_need_processes(job: JobConfig) -> str | None:
-    rollout = job.rollout
-    if rollout.num_workers + rollout.spares > 1 and rollout.engine.type == "vllm" and job.runtime == "local":
+    rollout, bounds = job.rollout, job.autoscale
+    if job.has_one_rollout_worker and rollout.num_workers + rollout.spares > 1:
         return (
             f"rollout.num_workers = {rollout.num_workers} and rollout.spares = {rollout.spares} of vLLM with runtime = "
             '"local", where vLLM can be opened once: set runtime = "ray", or rollout.num_workers = 1 without spares'
+        )
+    if job.has_one_rollout_worker and bounds and bounds.max_workers > 1:
+        return (
+            f'autoscale.max_workers = {bounds.max_workers} of vLLM with runtime = "local", where vLLM can be opened '
+            'once: set runtime = "ray", or leave [autoscale] out'
         )
     return None
 
@@ -176,6 +186,11 @@ def _engine_serves_what_travels(job: JobConfig) -> str | None:
 
 def _autoscale_has_room(job: JobConfig) -> str | None:
     bounds = job.autoscale
+    if bounds and bounds.min_workers > bounds.max_workers:
+        return (
+            f"autoscale.min_workers = {bounds.min_workers} is above autoscale.max_workers = {bounds.max_workers}: "
+            "raise max_workers or lower min_workers"
+        )
     if bounds and not bounds.min_workers <= job.rollout.num_workers <= bounds.max_workers:
         return (
             f"rollout.num_workers = {job.rollout.num_workers} is outside of autoscale.min_workers = "

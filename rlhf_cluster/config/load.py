@@ -20,6 +20,8 @@ from rlhf_cluster.errors import ConfigError, did_you_mean
 MAX_FILE_BYTES = 256 * 1024
 MAX_VALUES = 100_000
 """Of a job file once YAML's aliases are written out: a short file can mean an endless one."""
+JOB_FILE = "job.json"
+"""The checked job in its directory, every default written out."""
 
 
 def load_job(path_or_recipe: str | Path, overrides: Sequence[str] = ()) -> JobConfig:
@@ -147,6 +149,20 @@ def check(tree: Mapping[str, Any], *, source: str, runs_outside_code: bool = Tru
         told = tree if runs_outside_code else {**tree, "algorithm": {}}
         lines = [f"  {describe(problem, told)}" for problem in error.errors()]
         raise ConfigError("\n".join([f"{source}:", *lines])) from error
+
+
+def read_job(job_dir: Path) -> JobConfig:
+    """The job that ran, or runs, in `job_dir`. Raises `ConfigError` where there is none or it cannot be read."""
+    job_file = job_dir / JOB_FILE
+    if not job_file.is_file():
+        raise ConfigError(f"{job_dir} is no job directory: it holds no {JOB_FILE}")
+    try:
+        tree = json.loads(job_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{job_file} cannot be read as JSON: {error}. Restore it from a copy") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{job_file} holds {type(tree).__name__} and not a table of settings. Restore it from a copy")
+    return check(tree, source=str(job_file))
 
 
 def job_schema() -> dict[str, Any]:

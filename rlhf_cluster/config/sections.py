@@ -49,7 +49,7 @@ class CheckpointSettings(Settings):
     keep_best: int = Field(0, ge=0)
     """Kept besides those: the best by `best_by`."""
     best_by: str = "eval/reward_mean"
-    """A metric of the evaluation before the checkpoint; larger is better."""
+    """A metric of the evaluation at the checkpoint's own step; larger is better."""
 
 
 class WeightsSettings(Settings):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.driver.checkpoints import Checkpoints
+from rlhf_cluster.driver.checkpoints import Checkpoints, by_step
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.control import Control
@@ -28,7 +28,10 @@ from rlhf_cluster.driver.scoring import Scoring
 from rlhf_cluster.driver.sizes import Desired, Sizes
 from rlhf_cluster.driver.status_file import StatusFile
 from rlhf_cluster.driver.view import Views
-from rlhf_cluster.records.events import Event, Phase
+from rlhf_cluster.errors import Fenced, LedgerCorrupt
+from rlhf_cluster.records.commands import Command
+from rlhf_cluster.records.events import Event, Notice, Phase
+from rlhf_cluster.records.members import JobView
 from rlhf_cluster.runtime.roles import Roles
 
 CHECKPOINTS = "checkpoints"
@@ -86,9 +89,10 @@ async def open_driver(
             clock=clock,
             at=setting.at,
         )
-        beside = _control(setting, driver, roles, statuses) if serve_control else []
+        beside = [scoring.follow(pool) for pool in (roles.reward, roles.reference) if pool is not None]
+        beside += _control(setting, driver, roles, statuses) if serve_control else []
         # The fleet first: groups that arrive while it ends are still begun to be scored.
-        async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside):
+        async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside, driver):
             fleet.start()
             yield driver
     finally:
@@ -105,7 +109,15 @@ async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerRep
         emit=setting.emit,
         clock=setting.clock,
     )
-    if step := ledger.history.step:
+    step = ledger.history.step
+    newest = max(by_step(setting.job_dir / CHECKPOINTS), default=0)
+    if newest > step:
+        # A batch is in the ledger before a checkpoint holds it, so this is not how the job left it.
+        raise LedgerCorrupt(
+            f"{setting.job_dir} holds a checkpoint of step {newest} and a ledger of {step} steps: its ledger was lost "
+            "or is older. Restore ledger/ from a copy, or begin a new job with the checkpoint as its `model`"
+        )
+    if step:
         setting.emit(Phase(time_s=setting.clock.time(), step=step, name="bringing the learner up to the ledger"))
         await learner.begin(step)
     return learner
@@ -125,16 +137,34 @@ def _checkpoints(setting: Setting) -> Checkpoints:
 
 
 def _control(setting: Setting, driver: Driver, roles: Roles, statuses: Statuses) -> list[Any]:
-    """What answers people while the driver works."""
+    """What answers people while the driver works, and nobody once another driver has taken over."""
     views = Views(driver, roles, statuses, epoch=setting.claim.epoch, stop=setting.stop, clock=setting.clock)
     control = Control(driver, roles, stop=setting.stop)
-    return [Mailbox(setting.job_dir).serve(control.obey), StatusFile(setting.job_dir).keep(views.now)]
+
+    # Both raise `Fenced` once another driver has the job: commands are for that one, and so is the status to tell.
+    async def obey(command: Command) -> str:
+        setting.claim.check()
+        return await control.obey(command)
+
+    async def view() -> JobView:
+        setting.claim.check()
+        return await views.now()
+
+    return [Mailbox(setting.job_dir).serve(obey), StatusFile(setting.job_dir).keep(view)]
 
 
 @asynccontextmanager
-async def _running(work: list[Any]) -> AsyncGenerator[None]:
-    """Run coroutines beside the block, and cancel them at its end."""
+async def _running(work: list[Any], driver: Driver) -> AsyncGenerator[None]:
+    """Run coroutines beside the block, and cancel them at its end. The job goes on without one that fails."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, Fenced):
+            text = f"this job takes no more commands, or shows its status no more: {type(error).__name__}: {error}"
+            driver.emit(Notice(time_s=driver.clock.time(), step=driver.step, level="error", text=text))
+
     tasks = [asyncio.create_task(one) for one in work]
+    for task in tasks:
+        task.add_done_callback(ended)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ that finds the next number taken has been replaced, and must write nothing more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -98,9 +99,13 @@ class Claim:
             )
 
     def release(self) -> None:
-        """The driver has ended; anybody may take the job now, on any host."""
+        """The driver has ended; anybody may take the job now, on any host.
+
+        Where that cannot be written, this host sees it by the process that is gone, and others need `take_over`.
+        """
         self._view = replace(self._view, ended_s=time.time())
-        write_whole(_path(self._directory, self.epoch), json.dumps(asdict(self._view)) + "\n")
+        with contextlib.suppress(OSError):
+            write_whole(_path(self._directory, self.epoch), json.dumps(asdict(self._view)) + "\n")
 
 
 def current_driver(job_dir: Path) -> DriverView | None:

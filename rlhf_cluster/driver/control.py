@@ -53,23 +53,27 @@ class Control:
         raise ConfigError(f"no worker {command.worker_id!r} can be drained now{hint}")
 
     def _pause(self, command: Pause) -> str:
-        self._driver.rollouts.paused = True
+        self._driver.rollouts.pause()
         return f"paused at step {self._driver.step}: no new prompts go out, what is under way is finished and kept"
 
     def _resume(self, command: Resume) -> str:
         if not self._driver.rollouts.paused:
             return "the job is not paused; it goes on"
-        self._driver.rollouts.paused = False
-        self._driver.rollouts.fleet.changed.set()
+        self._driver.rollouts.go_on()
         return f"resumed at step {self._driver.step}"
 
     def _checkpoint(self, command: Checkpoint) -> str:
         self._driver.wants_checkpoint = True
-        return f"a checkpoint is written after step {self._driver.step + 1}"
+        paused = ", once the job goes on: it is paused" if self._driver.rollouts.paused else ""
+        return f"a checkpoint is written after step {max(1, self._step_under_way())}{paused}"
 
     def _end(self, command: Stop) -> str:
         self._stop.set()
         # A paused job would not finish its step.
-        self._driver.rollouts.paused = False
-        self._driver.rollouts.fleet.changed.set()
-        return f"the job ends after step {self._driver.step + 1}, with a checkpoint"
+        self._driver.rollouts.go_on()
+        step = self._step_under_way()
+        return f"the job ends after step {step}, with a checkpoint" if step else "the job ends before its first step"
+
+    def _step_under_way(self) -> int:
+        """The number of the step under way; of the last one that was done while the job starts or evaluates."""
+        return self._driver.step + (self._driver.phase == "training")

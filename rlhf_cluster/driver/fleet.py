@@ -114,6 +114,10 @@ class Fleet:
         """Workers that hold a proven version and take prompts, in the order in which they joined."""
         return [w.worker_id for w in self._workers.values() if w.proof is not None and not w.draining]
 
+    def holds_newest(self, worker_id: str) -> bool:
+        """Whether it serves the version that was offered last."""
+        return self._newest is not None and self.version_of(worker_id) == self._newest.version
+
     def _handle_of(self, worker_id: str) -> RolloutWorker | None:
         return self._workers[worker_id].handle if worker_id in self._workers else None
 
@@ -128,14 +132,16 @@ class Fleet:
     ) -> list[Adopted]:
         """Hand a version to every worker; what they are generating goes on under it.
 
-        Returns as soon as no worker that was there lags more than `max_staleness` versions behind: in a synchronous job
-        when all have adopted, in an asynchronous one earlier. A worker that is lost on the way is not waited for.
+        Returns as soon as no worker that served lags more than `max_staleness` versions behind: in a synchronous job
+        when all have adopted, in an asynchronous one earlier. A worker that is lost on the way is not waited for, and
+        one that is still to adopt its first version only where none serves yet: training does not stop for a joiner.
         """
         self._newest, self._publish_full = handle, publish_full
         self._look_after_new_ones()
-        there = list(self._workers.values())
-        for worker in there:
+        for worker in self._workers.values():
             worker.news.set()
+        there = [worker for worker in self._workers.values() if worker.proof is not None]
+        there = there or list(self._workers.values())
         # One that has caught up never lags behind this version again, so each is passed once however often we wake.
         waited_for = list(there)
         while waited_for:
@@ -199,9 +205,9 @@ class Fleet:
     async def _follow_pool(self) -> None:
         while True:
             for worker_id in list(self._workers):
-                if reason := self.pool.why_lost(worker_id):
+                if not self.pool.holds(worker_id):
                     where = {"role": ROLE, "worker_id": worker_id, "activity": "serving"}
-                    self.lost(worker_id, RoleDied(reason.splitlines()[0], **where))
+                    self.lost(worker_id, RoleDied(self.pool.why_lost(worker_id).splitlines()[0], **where))
             self._look_after_new_ones()
             for worker_id in self.pool.draining():
                 worker = self._workers.get(worker_id)
@@ -274,10 +280,13 @@ class Fleet:
             raise BadAnswer(f"{worker.worker_id} ended its answer with {len(numbers)} groups missing", **where)
 
     def _receive(self, worker: _Worker, groups: Sequence[RolloutGroup], numbers: dict[int, int], owner: Owner) -> None:
-        """Check what came, then pass it on: the finished groups, and the others as requests to go on from."""
-        finished, begun = [], []
+        """Check what came, then pass it on: the finished groups, and the others as requests to go on from.
+
+        All of it is checked before any of it is taken off the worker: a refused answer is given back as a whole.
+        """
+        finished, begun, open_numbers = [], [], dict(numbers)
         for group in groups:
-            request, _ = worker.held.get(numbers.get(group.request_id, -1), (None, None))
+            request, _ = worker.held.get(open_numbers.pop(group.request_id, -1), (None, None))
             problem = (
                 problem_of(request, group, newest_version=self._newest.version if self._newest else -1)
                 if request is not None
@@ -291,6 +300,7 @@ class Fleet:
                 finished.append(group)
             else:
                 begun.append(replace(request, begun=group))
+        for group in groups:
             del worker.held[numbers.pop(group.request_id)]
         self.roster.load(worker.worker_id, -len(groups))
         self._vigil.heard(worker.worker_id, has_work=bool(worker.held))
@@ -364,10 +374,12 @@ class Fleet:
             tasks.discard(task)
             if task.cancelled() or (error := task.exception()) is None:
                 return
-            if of is not None and isinstance(error, RoleError | WeightError):
+            try:
+                if of is None or not isinstance(error, RoleError | WeightError):
+                    raise error
                 self.lost(of.worker_id, error)
-            else:
-                self._failure = self._failure or error
+            except BaseException as own:  # noqa: BLE001  Nobody awaits a callback: it travels to whoever waits next.
+                self._failure = self._failure or own
                 self.changed.set()
 
         task.add_done_callback(ended)

@@ -63,6 +63,7 @@ class Driver:
         self.emit = emit
         self.clock = clock
         self.step = learner.num_applied
+        learner.until_saved = self._until_saved
         self.phase = ""
         self.wants_checkpoint = False
         self.pacing = pacing
@@ -70,7 +71,7 @@ class Driver:
         self._at = at
         self._saving: asyncio.Task[None] | None = None
         self._on_head = learner.learn_head if job.train.learn_early and job.algorithm.by_group else None
-        self._evaluated: dict[str, float] = {}
+        self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Train until the last step, or until `stop` is set and the step under way is done."""
@@ -105,10 +106,11 @@ class Driver:
         return await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
 
     async def aclose(self) -> None:
-        """Give up the checkpoint that is still being written: the job ends without it."""
+        """Give up the checkpoint that is still being written, and a learner being mended: the job ends without them."""
         if self._saving is not None:
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
+        await self.learner.aclose()
 
     async def _hand_over(self) -> list[Adopted]:
         """Publish the learner's version and have the workers adopt it; what they are generating goes on under it."""
@@ -117,8 +119,9 @@ class Driver:
         return await self.rollouts.fleet.offer(handle, publish_full=self.learner.publish_full)
 
     async def _report(self, batch: Batch, report: StepReport, adopted: list[Adopted], watch: Stopwatch) -> None:
+        tally = self.rollouts.take_tally()
         metrics = {
-            **batch_figures(batch, self.rollouts.take_tally()),
+            **batch_figures(batch, tally),
             **report.metrics,
             **watch.figures(),
             **await self._role_figures.since_last(),
@@ -127,7 +130,8 @@ class Driver:
             "weights/probe_gap": max((proof.probe_gap for proof in adopted), default=0.0),
             "weights/adopt_s": max((proof.adopt_s for proof in adopted), default=0.0),
         }
-        metrics |= self.pacing.observe(metrics, step=self.step)
+        if not tally.was_paused:
+            metrics |= self.pacing.observe(metrics, step=self.step)
         self.emit(
             StepDone(
                 time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
@@ -137,9 +141,8 @@ class Driver:
     async def _evaluate_when(self, due: bool) -> None:
         if due and self.evaluator.prompts:
             self._enter("evaluating")
-            evaluated: Evaluated = await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
-            self._evaluated = dict(evaluated.metrics)
-            self.emit(evaluated)
+            self._evaluated = await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
+            self.emit(self._evaluated)
 
     async def _save_when(self, due: bool) -> None:
         """The learner is asked for the state of this step now; the files are written while training goes on."""
@@ -147,10 +150,14 @@ class Driver:
             self.wants_checkpoint = False
             await self._saved()
             self._at("save")
-            self._saving = asyncio.create_task(self._save(self._begin_checkpoint(), self.step))
+            self._saving = asyncio.create_task(self._save(await self._begin_checkpoint(), self.step))
 
-    def _begin_checkpoint(self) -> Awaitable[CheckpointSaved]:
-        return self.checkpoints.begin(self.learner.host.group, step=self.step, metrics=self._evaluated)
+    async def _begin_checkpoint(self) -> asyncio.Future[CheckpointSaved]:
+        # A group that is being mended holds an earlier step, and would be saved under the name of this one.
+        group = await self.learner.whole()
+        # An evaluation of an earlier step says nothing about this one.
+        evaluated = self._evaluated if self._evaluated and self._evaluated.step == self.step else None
+        return self.checkpoints.begin(group, step=self.step, metrics=evaluated.metrics if evaluated else None)
 
     async def _save(self, begun: Awaitable[CheckpointSaved], step: int) -> None:
         where = {"role": "learner", "worker_id": self.learner.host.worker_id, "activity": "writing a checkpoint"}
@@ -162,15 +169,22 @@ class Driver:
             self.emit(Notice(time_s=self.clock.time(), step=step, level="error", text=text))
             return
         self.ledger.saved(step, saved.path.name)
-        # Until there are as many checkpoints as are kept, the job's beginning is one of them.
-        if len(kept := self.checkpoints.steps()) >= self.job.checkpoint.keep:
-            self.ledger.forget_before(kept[0])
+        # Until there are as many checkpoints as are kept, the job's beginning is one of them. The best ones do not
+        # count: a job goes on from the newest, and the log since the best of all steps may be most of it.
+        newest = self.checkpoints.steps()[-self.job.checkpoint.keep :]
+        if len(newest) == self.job.checkpoint.keep:
+            self.ledger.forget_before(newest[0])
         self.emit(saved)
 
     async def _saved(self) -> None:
         if self._saving is not None:
-            saving, self._saving = self._saving, None
-            await saving
+            await self._saving
+            self._saving = None
+
+    async def _until_saved(self) -> None:
+        """Whatever becomes of the checkpoint that is being written; it is bounded."""
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
 
     async def _save_last(self) -> None:
         """The job's result: where it was lost with the learner, another learner writes it. Before the first step there
@@ -181,7 +195,7 @@ class Driver:
         for _ in range(MAX_LAST_SAVES):
             if self.step in self.checkpoints.steps():
                 return
-            await self._save(self._begin_checkpoint(), self.step)
+            await self._save(await self._begin_checkpoint(), self.step)
             if self.step not in self.checkpoints.steps():
                 # Whatever was wrong with the learner is mended by asking it for something.
                 await self.learner.publish()

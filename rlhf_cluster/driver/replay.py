@@ -6,23 +6,24 @@ job may be running.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.config.load import check
+from rlhf_cluster.config.load import read_job
 from rlhf_cluster.driver.checkpoints import by_step, newest_verified, step_of
 from rlhf_cluster.driver.ledger import group_bytes, read_history
-from rlhf_cluster.driver.ledger.append_log import read_record
+from rlhf_cluster.driver.ledger.batches import accepted_groups
+from rlhf_cluster.driver.ledger.rollout_log import read_group
 from rlhf_cluster.errors import ConfigError, LedgerCorrupt
 from rlhf_cluster.flow.history import History
 from rlhf_cluster.learner.group import LearnerGroup
-from rlhf_cluster.records import Batch, RolloutGroup
+from rlhf_cluster.records import Batch
 from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.bounds import within
 from rlhf_cluster.runtime.spec import JobSpecs
@@ -58,11 +59,7 @@ class FlightBundle:
     @classmethod
     def read(cls, job_dir: Path) -> FlightBundle:
         """Raises `ConfigError` where no job is, `StorageError` where its ledger cannot be read."""
-        job_file = job_dir / "job.json"
-        if not job_file.is_file():
-            raise ConfigError(f"{job_dir} is no job directory: it holds no {job_file.name}")
-        job = check(json.loads(job_file.read_text()), source=str(job_file))
-        return cls(job_dir=job_dir, job=job, history=read_history(job_dir))
+        return cls(job_dir=job_dir, job=read_job(job_dir), history=read_history(job_dir))
 
     def start(self, step: int, *, tell: Callable[[str], None]) -> Path | None:
         """The checkpoint to begin from so as to do `step`; None is the model that the job began with.
@@ -79,7 +76,7 @@ class FlightBundle:
     def batch(self, step: int) -> Batch:
         """Credited, as the learner got it. Raises `LedgerCorrupt` when it is not the batch that was accepted."""
         accepted = self.history.steps[step].accepted
-        groups = tuple(self._group(request_id, step=step) for request_id in accepted.request_ids)
+        groups = accepted_groups(self.history, step, read=partial(read_group, self.job_dir / "ledger"))
         batch = Batch(step=step, groups=self.job.algorithm.credit(groups))
         digest = group_bytes.batch_digest(batch.groups)
         if digest != accepted.digest:
@@ -93,16 +90,6 @@ class FlightBundle:
         """That of the first time, not of later replays."""
         learned = self.history.steps[step].learned
         return float.fromhex(learned[0].loss) if learned else None
-
-    def _group(self, request_id: int, *, step: int) -> RolloutGroup:
-        life = self.history.lives.get(request_id)
-        if life is None or life.group is None:
-            raise LedgerCorrupt(f"step {step} was accepted with request {request_id}, which never completed")
-        segment, offset = life.group.place
-        try:
-            return group_bytes.decode(read_record(self.job_dir / "ledger" / f"rollouts-{segment:06d}.log", offset))
-        except FileNotFoundError as error:
-            raise LedgerCorrupt(f"the groups of step {step} are gone: {error.filename} does not exist") from error
 
     def _possible(self) -> str:
         """Says which steps can be done again; from the oldest checkpoint since which every batch is kept."""

@@ -49,11 +49,14 @@ class LearnerReplica:
         """Batches that the learner has applied: the version it holds."""
         self.on_mended: Callable[[WeightHandle], None] = lambda handle: None
         """Gets the weights that a new group has published, in the place of those that went with the old one."""
+        self.until_saved: Callable[[], Awaitable[None]] = _at_once
+        """Returns when no checkpoint is being written: a new one takes older ones away, and the batches since them."""
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._emit = emit
         self._clock = clock
-        self._mending = asyncio.Lock()
+        self._mending: asyncio.Task[None] | None = None
+        """The mending under way, or the last one."""
 
     async def begin(self, num_steps: int) -> None:
         """Bring the first group to where the ledger is; a group that is lost on the way is replaced."""
@@ -63,6 +66,19 @@ class LearnerReplica:
         except RoleError as error:
             self.num_applied = num_steps
             await self._mend(group, error)
+
+    async def whole(self) -> LearnerGroup:
+        """The group, with all batches applied; waits while it is mended. Raises what mending failed with."""
+        if self._mending is not None:
+            # Whoever waits here may be given up meanwhile, as a joiner that is lost is; the mending goes on.
+            await asyncio.shield(self._mending)
+        return self.host.group
+
+    async def aclose(self) -> None:
+        """Give up a mending that is under way."""
+        if self._mending is not None:
+            self._mending.cancel()
+            await asyncio.gather(self._mending, return_exceptions=True)
 
     async def _catch_up(self, num_steps: int) -> tuple[float, float, int]:
         """Bring a fresh group to where `num_steps` batches are applied. Returns seconds to load, seconds to replay,
@@ -86,7 +102,7 @@ class LearnerReplica:
     async def learn_head(self, groups: Sequence[RolloutGroup]) -> None:
         """Begin the next step with the `groups` at the head of its batch. Changes nothing but the time it takes, so a
         learner that is lost here is left for `update` to find and mend."""
-        if self._mending.locked():
+        if self._is_mending:
             return
         group, step = self.host.group, self.num_applied
         answer = group.accumulate(self.job.algorithm, self.job.algorithm.credit(groups), step=step)
@@ -113,41 +129,54 @@ class LearnerReplica:
         """What `call` gives, from this group or the next. Errors that are not a role's (a loss that is not finite)
         travel."""
         while True:
-            group = self.host.group
+            group = await self.whole()
             try:
-                return await call(group)
+                result = await call(group)
             except RoleError as error:
-                await self._mend(group, error)
+                self._begin_mending(group, error)
+            else:
+                # What a group did that another call has given up meanwhile went with it, so it is done again.
+                if await self.whole() is group:
+                    return result
+
+    @property
+    def _is_mending(self) -> bool:
+        return self._mending is not None and not self._mending.done()
+
+    def _begin_mending(self, lost: LearnerGroup, error: RoleError) -> None:
+        """Unless another call found it before."""
+        if self.host.group is lost and not self._is_mending:
+            self._mending = asyncio.create_task(self._mend(lost, error))
 
     async def _mend(self, lost: LearnerGroup, error: RoleError) -> None:
-        """Replace the group and bring the next one to the same step. Whoever finds it mended already just goes on."""
-        async with self._mending:
-            while self.host.group is lost:
-                target = self.num_applied
-                started_s = self._clock.monotonic()
-                lost = await self.host.replace(error)
-                respawn_s = self._clock.monotonic() - started_s
-                try:
-                    load_s, replay_s, num_replayed = await self._catch_up(target)
-                    handle = await self._published(self.host.group)
-                except RoleError as again:
-                    self.num_applied = target
-                    error = again
-                    continue
-                self._emit(
-                    LearnerRecovered(
-                        time_s=self._clock.time(),
-                        step=target,
-                        reason=str(error),
-                        respawn_s=respawn_s,
-                        load_s=load_s,
-                        replay_s=replay_s,
-                        num_replayed=num_replayed,
-                    )
+        """Replace the group and bring the next one to the same step."""
+        target = self.num_applied
+        while self.host.group is lost:
+            started_s = self._clock.monotonic()
+            lost = await self.host.replace(error)
+            respawn_s = self._clock.monotonic() - started_s
+            await self.until_saved()
+            try:
+                load_s, replay_s, num_replayed = await self._catch_up(target)
+                handle = await self._published(self.host.group)
+            except RoleError as again:
+                self.num_applied = target
+                error = again
+                continue
+            self._emit(
+                LearnerRecovered(
+                    time_s=self._clock.time(),
+                    step=target,
+                    reason=str(error),
+                    respawn_s=respawn_s,
+                    load_s=load_s,
+                    replay_s=replay_s,
+                    num_replayed=num_replayed,
                 )
-                self._ledger.published(handle)
-                self.on_mended(handle)
-                return
+            )
+            self._ledger.published(handle)
+            self.on_mended(handle)
+            return
 
     async def _replay(self, step: int) -> None:
         batch = Batch(step=step, groups=self.job.algorithm.credit(self._ledger.groups(step)))
@@ -167,8 +196,17 @@ class LearnerReplica:
 
     async def _update(self, group: LearnerGroup, batch: Batch) -> StepReport:
         answer = group.update(self.job.algorithm, batch)
-        bound_s = self.job.limits.update_s
-        return await self._bounded(answer, bound_s, f"updating on step {batch.step}", counts_tokens=True, group=group)
+        activity = f"updating on step {batch.step}"
+        report = await self._bounded(answer, self.job.limits.update_s, activity, counts_tokens=True, group=group)
+        if report.version != batch.step + 1:
+            name = self.host.worker_id
+            raise BadAnswer(
+                f"{name} holds version {report.version} after step {batch.step}",
+                role=ROLE,
+                worker_id=name,
+                activity=activity,
+            )
+        return report
 
     async def _published(self, group: LearnerGroup) -> WeightHandle:
         """Workers would refuse a version that goes back, and nobody could train on tokens of one from the future."""
@@ -214,3 +252,7 @@ class LearnerReplica:
         for sentence in refused:
             self._emit(Notice(time_s=self._clock.time(), step=step, level="error", text=sentence))
         return path
+
+
+async def _at_once() -> None:
+    pass

@@ -50,6 +50,8 @@ class Tally:
     num_dropped: int = 0
     longest_s: float = 0.0
     """From the last sending of a request to its answer."""
+    was_paused: bool = False
+    """For some of the time, so that its durations say nothing."""
 
 
 @dataclass(slots=True)
@@ -132,8 +134,15 @@ class Rollouts:
         return groups
 
     def take_tally(self) -> Tally:
-        tally, self.tally = self.tally, Tally()
+        tally, self.tally = self.tally, Tally(was_paused=self.paused)
         return tally
+
+    def pause(self) -> None:
+        self.paused = self.tally.was_paused = True
+
+    def go_on(self) -> None:
+        self.paused = False
+        self.fleet.changed.set()
 
     def feed(self) -> None:
         """Send out what was lost with its worker, then as many new prompts as the buffer has room for."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.config.load import check
+from rlhf_cluster.config.load import JOB_FILE
 from rlhf_cluster.driver.assemble import CHECKPOINTS, Setting, open_driver
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock, SystemClock
@@ -21,13 +21,15 @@ from rlhf_cluster.driver.prompts import load_prompts
 from rlhf_cluster.driver.sizes import Desired, read_desired, sizes_of
 from rlhf_cluster.driver.status_file import read_view, write_view
 from rlhf_cluster.driver.whole_file import write_whole
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records.events import Evaluated, JobEnded, JobStarted, Notice, Phase
+from rlhf_cluster.records.members import JobView
 from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.roles import open_roles
 from rlhf_cluster.runtime.spec import JobSpecs, open_transport
 
-JOB_FILE = "job.json"
+CHECK_CLAIM_S = 1.0
+"""How soon a driver that another one has taken over from ends."""
 
 
 async def run_job(
@@ -65,7 +67,7 @@ async def _run(setting: Setting) -> JobEnded:
     try:
         async with _driver(setting) as driver:
             account.driver = driver
-            await driver.run(setting.stop)
+            await _while_held(setting.claim, driver.run(setting.stop))
     except asyncio.CancelledError:
         account.ended("interrupted", f"aborted; {_way_on(job_dir)}")
         raise
@@ -77,16 +79,22 @@ async def _run(setting: Setting) -> JobEnded:
     return account.ended("succeeded", f"{job.train.num_steps} steps done")
 
 
+async def _while_held(claim: Claim, work: Coroutine[Any, Any, None]) -> None:
+    """What `work` gives. Raises `Fenced` soon after another driver has taken over, also from a job that is paused or
+    waits and so writes nothing by which it would find out."""
+    working = asyncio.create_task(work)
+    try:
+        while not working.done():
+            claim.check()
+            await asyncio.wait([working], timeout=CHECK_CLAIM_S)
+        working.result()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
 def _way_on(job_dir: Path) -> str:
     return f"`rlhf resume {job_dir}` goes on"
-
-
-def resume_point(job_dir: Path) -> JobConfig:
-    """The job that ran in `job_dir`. Raises `ConfigError` where nothing can be resumed."""
-    job_file = job_dir / JOB_FILE
-    if not job_file.is_file():
-        raise ConfigError(f"{job_dir} is no job directory: it holds no {JOB_FILE}")
-    return check(json.loads(job_file.read_text()), source=str(job_file))
 
 
 async def evaluate_job(job: JobConfig, checkpoint: Path | None = None) -> Evaluated:
@@ -143,10 +151,29 @@ class _Account:
         )
         setting.emit(event)
         if view := read_view(setting.job_dir):
-            write_view(
-                setting.job_dir, replace(view, time_s=event.time_s, step=event.step, state=outcome, phase=message)
-            )
+            # On a disk that is full the error that is on its way says so, and this one would take its place. Where
+            # another driver has the job, the status is its own.
+            with suppress(OSError, Fenced):
+                setting.claim.check()
+                write_view(setting.job_dir, _at_its_end(view, event))
         return event
+
+
+def _at_its_end(view: JobView, event: JobEnded) -> JobView:
+    """The last view with nobody at work any more; who was lost, and why, stays to be looked into."""
+    return replace(
+        view,
+        time_s=event.time_s,
+        step=event.step,
+        state=event.outcome,
+        phase=event.message,
+        num_in_flight=0,
+        waiting_for="",
+        pools=tuple(
+            replace(pool, members=tuple(member for member in pool.members if member.state == "lost"))
+            for pool in view.pools
+        ),
+    )
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ unblocked by an answer; a server that joins in the place of a lost one
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,21 @@ class Scoring:
         self._limits = job.limits
         self._recovery = job.recovery
         self._turns = count()
+        self._num_calls: Counter[str] = Counter()
+        """Under way, by worker."""
+
+    async def follow(self, pool: Pool) -> None:
+        """Let replicas that drain go, each when its last answer is there.
+
+        consumes: the pool's changes and the ends of calls; produces: `drained`; waits for: the next of them; unblocked
+        by: cancellation.
+        """
+        while True:
+            pool.changed.clear()
+            for worker_id in pool.draining():
+                if not self._num_calls[worker_id]:
+                    pool.drained(worker_id)
+            await pool.changed.wait()
 
     async def rewarded(self, groups: Sequence[RolloutGroup]) -> Groups:
         """With rewards; as they are where the job has none. Raises `DeadlyGroup`, or `BudgetSpent` of the pool."""
@@ -59,11 +75,15 @@ class Scoring:
         while len(evidence) < self._recovery.max_deaths:
             worker_id, handle = await self._next_of(pool)
             where = {"role": pool.role, "worker_id": worker_id, "activity": f"{activity} {len(groups)} groups"}
+            self._num_calls[worker_id] += 1
             try:
                 return await self._answer(call(handle, groups), groups, handle=handle, **where)
             except RoleError as error:
                 pool.lost(worker_id, error)
                 evidence.append(str(error))
+            finally:
+                self._num_calls[worker_id] -= 1
+                pool.changed.set()
         if len(groups) == 1:
             raise DeadlyGroup(groups[0], evidence)
         # One of them may be to blame, so each is tried alone.
@@ -79,19 +99,9 @@ class Scoring:
             unresponsive_s=self._recovery.unresponsive_s,
             poll_s=min(5.0, self._recovery.unresponsive_s / 4),
             counts_tokens=False,
-            role=where["role"],
-            worker_id=where["worker_id"],
-            activity=where["activity"],
+            **where,
         )
-        scored = tuple(
-            await within(
-                self._limits.score_s,
-                alive,
-                role=where["role"],
-                worker_id=where["worker_id"],
-                activity=where["activity"],
-            )
-        )
+        scored = tuple(await within(self._limits.score_s, alive, **where))
         if problem := score_problem(groups, scored):
             raise BadAnswer(f"{where['worker_id']} gave an answer that cannot be true: {problem}", **where)
         return scored

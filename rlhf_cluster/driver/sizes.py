@@ -108,6 +108,7 @@ class Sizes:
         """`desired` is what was wanted last, with which the pools have begun."""
         self.bounds: Bounds | None = None
         """Of the policy for the rollout workers; None while they are scaled by hand."""
+        self._job = job
         self._pools = pools
         self._job_dir = job_dir
         self._claim = claim
@@ -119,6 +120,7 @@ class Sizes:
     def by_hand(self, role: str, num_workers: int) -> str:
         """Have so many from now on; ends the policy of this role. Raises `ConfigError`."""
         pool = self._pool(role)
+        self._refuse_a_second_vllm(role, num_workers)
         self._claim.check()
         before = pool.size
         pool.resize(num_workers)
@@ -132,6 +134,7 @@ class Sizes:
         """Have a policy choose from now on. Raises `ConfigError`."""
         pool = self._pool(role)
         _check_bounds(role, bounds)
+        self._refuse_a_second_vllm(role, bounds.max_workers)
         self._claim.check()
         before = pool.size
         size = min(max(before, bounds.min_workers), bounds.max_workers)
@@ -163,6 +166,13 @@ class Sizes:
         if role != AUTOMATIC or self.bounds is None:
             return Desired(role=role, num_workers=pool.size)
         return Desired(role=role, num_workers=pool.size, mode="auto", **dataclasses.asdict(self.bounds))
+
+    def _refuse_a_second_vllm(self, role: str, num_workers: int) -> None:
+        if role == AUTOMATIC and num_workers > 1 and self._job.has_one_rollout_worker:
+            raise ConfigError(
+                f'{num_workers} rollout workers of vLLM with runtime = "local", where vLLM can be opened once: run the '
+                'job with runtime = "ray" to scale it'
+            )
 
     def _pool(self, role: str) -> Pool:
         if role not in self._pools:

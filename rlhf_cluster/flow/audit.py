@@ -25,6 +25,7 @@ from rlhf_cluster.flow.history import (
 )
 from rlhf_cluster.flow.id_ranges import IdRanges
 
+READABLE = "every batch that a replay may need is there"
 ACCOUNTED = "every prompt is accounted for"
 STALENESS = "staleness is within its bound"
 
@@ -75,8 +76,11 @@ class AuditReport:
         return all(check.ok for check in self.checks)
 
 
-def audit(history: History, *, max_staleness: int, num_steps: int | None = None) -> AuditReport:
-    """With `num_steps`, the job's total, a finished job must have nothing under way."""
+def audit(
+    history: History, *, max_staleness: int, num_steps: int | None = None, unreadable: Sequence[str] = ()
+) -> AuditReport:
+    """With `num_steps`, the job's total, a finished job must have nothing under way. `unreadable` says of each batch
+    that a replay may need why it cannot be read."""
     settled = history.settled
     trained = {each: life for each, life in history.lives.items() if life.state == TRAINED}
     groups = [life.group for life in trained.values() if life.group]
@@ -86,7 +90,7 @@ def audit(history: History, *, max_staleness: int, num_steps: int | None = None)
     num_tokens = sum(group.num_tokens for group in groups)
     staleness = Counter(each.staleness for each in history.steps.values()) + Counter(dict(settled.staleness))
     return AuditReport(
-        checks=_checks(history, staleness, max_staleness=max_staleness, num_steps=num_steps),
+        checks=_checks(history, staleness, unreadable, max_staleness=max_staleness, num_steps=num_steps),
         num_steps=history.step,
         num_settled_steps=settled.step,
         num_trained=settled.num_trained + len(trained),
@@ -107,7 +111,7 @@ def audit(history: History, *, max_staleness: int, num_steps: int | None = None)
 
 
 def _checks(
-    history: History, staleness: Counter[int], *, max_staleness: int, num_steps: int | None
+    history: History, staleness: Counter[int], unreadable: Sequence[str], *, max_staleness: int, num_steps: int | None
 ) -> tuple[Check, ...]:
     stale = [f"{n} batches of staleness {age}" for age, n in sorted(staleness.items()) if age > max_staleness]
     unlearned = [f"step {number} was not learned" for number in history.unlearned() if number < history.step - 1]
@@ -125,6 +129,7 @@ def _checks(
         (STALENESS, stale, f"at most {max(staleness, default=0)}, the bound is {max_staleness}"),
         (LEARNED, unlearned, "the learner applied each of them, but perhaps the last"),
         (REPLAYS, (), "every update that was done again gave the same loss"),
+        (READABLE, unreadable, f"{len(history.steps)} of them since the oldest checkpoint that is kept"),
         (ONE_DRIVER, (), "no driver wrote after a later one had taken over"),
     ]
     return tuple(_check(name, [*_violations(history, name), *new], holds) for name, new, holds in found)

@@ -70,7 +70,7 @@ class RewardModel:
                 # It is the waiting ones' to know, our own fault and a closed thread included.
                 for _, answer in waiting:
                     _fail(answer, error if isinstance(error, Exception) else _closed())
-                return
+                continue
             for group, answer in waiting:
                 group_outcomes = [next(outcomes) for _ in group]
                 if not answer.done():  # timed out, or its caller is gone
@@ -78,7 +78,13 @@ class RewardModel:
 
     def _score_all(self, samples: Sequence[RewardSample]) -> list[Outcome]:
         outcomes: list[Outcome] = [Failure(kind="raised", message="no tokens to read")] * len(samples)
-        token_ids = [self._token_ids(sample) for sample in samples]
+        token_ids: list[list[int]] = [[]] * len(samples)
+        for i, sample in enumerate(samples):
+            try:
+                token_ids[i] = self._token_ids(sample)
+            except (TypeError, ValueError) as error:
+                # A text that no tokenizer takes, such as one with a lone surrogate.
+                outcomes[i] = failure_of(error)
         by_length = sorted((i for i in range(len(samples)) if token_ids[i]), key=lambda i: len(token_ids[i]))
         for first in range(0, len(by_length), self._settings.batch_size):
             batch = by_length[first : first + self._settings.batch_size]

@@ -6,12 +6,15 @@ Everything that goes back is a plain value of ours, so that no reward can break 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import inspect
 import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
 import resource
+import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +23,9 @@ from typing import Any
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.rewards import table
 from rlhf_cluster.rewards.sample import Failure, Outcome, RewardSample, failure_of, outcome_of
+
+PR_SET_PDEATHSIG = 1
+"""Of `sys/prctl.h`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +46,7 @@ def initialise(specs: tuple[FunctionSpec, ...], max_memory_bytes: int | None) ->
 
     A raise in here would leave the pool without processes and without a reason.
     """
+    _be_killed_with_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if max_memory_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -53,6 +60,12 @@ def initialise(specs: tuple[FunctionSpec, ...], max_memory_bytes: int | None) ->
         except Exception as error:  # noqa: BLE001
             # Foreign code at import time may raise anything; the job refuses to start with it.
             _load_errors[spec.label] = f"reward function {spec.function!r}: {failure_of(error).message}"
+
+
+def _be_killed_with_parent() -> None:
+    """By the kernel, where it can: what holds the GIL, as a regular expression does, holds our own thread up too."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_with_parent() -> None:

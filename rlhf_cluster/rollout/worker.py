@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import psutil
 
-from rlhf_cluster.errors import NeedsFullVersion, NotServing, RoleTimeout, StaleVersion
+from rlhf_cluster.errors import NeedsFullVersion, NotServing, RoleTimeout, StaleVersion, WeightsUnavailable
 from rlhf_cluster.records import Adopted, RolloutGroup, RolloutRequest, WeightHandle, WeightManifest, WorkerStatus
 from rlhf_cluster.roles import WeightTransport
 from rlhf_cluster.rollout import proof
@@ -98,7 +98,7 @@ class RolloutWorker:
                     lambda engine: self._take(engine, handle, received.buffer),
                     activity=f"adopting weights version {handle.version}",
                 )
-            except NeedsFullVersion:
+            except (NeedsFullVersion, WeightsUnavailable):
                 raise  # Nothing was touched: what is served, and held as a base, goes on.
             except BaseException as error:
                 self._base = None
@@ -203,7 +203,8 @@ class RolloutWorker:
         while True:
             tokens_before = self._loop.tokens_total
             try:
-                return await asyncio.wait_for(stream.next(), self._patience_s)
+                async with asyncio.timeout(self._patience_s):
+                    return await stream.next()
             except TimeoutError:
                 # A long completion is no fault; no token for that long is.
                 if self._loop.tokens_total == tokens_before:
@@ -212,7 +213,8 @@ class RolloutWorker:
     async def _between_steps(self, call: Callable[[Engine], Result], *, activity: str) -> Result:
         future = asyncio.wrap_future(self._loop.post(call))
         try:
-            return await asyncio.wait_for(future, self._patience_s)
+            async with asyncio.timeout(self._patience_s):
+                return await future
         except TimeoutError:
             raise self._timeout(activity) from None
 

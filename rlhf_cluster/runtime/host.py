@@ -110,7 +110,7 @@ def log_path(log_dir: Path, worker_id: str) -> Path:
 
 
 def last_log_lines(log_dir: Path | None, worker_id: str, n: int = 20) -> list[str]:
-    """The end of a role's log; empty where it has none, or where it lies on a machine whose disk is not shared."""
+    """The end of a role's log; empty where it has none, or none that can be read from here."""
     if log_dir is None:
         return []
     try:
@@ -118,7 +118,7 @@ def last_log_lines(log_dir: Path | None, worker_id: str, n: int = 20) -> list[st
             end = file.seek(0, io.SEEK_END)
             file.seek(max(0, end - TAIL_BYTES))
             return file.read().decode(errors="replace").splitlines()[-n:]
-    except FileNotFoundError:
+    except OSError:
         return []
 
 

@@ -94,7 +94,7 @@ class LearnerHost:
                 raise self._budget_spent(error)
             await asyncio.sleep(delay_s)
             try:
-                self._current = await (self._take_spare() or self._open())
+                self._current = await self._take_spare() or await self._open()
             except RoleError as again:
                 error = again
                 continue
@@ -126,9 +126,22 @@ class LearnerHost:
             raise
         return opened
 
-    def _take_spare(self) -> asyncio.Task[_Group] | None:
-        """Also one that is still starting: it is ahead of a new one."""
-        spare, self._spare = self._spare, None
+    async def _take_spare(self) -> _Group | None:
+        """Also one that is still starting: it is ahead of a new one. None where there is none that still answers: it
+        may have been lost long ago, or together with the group whose place it was to take."""
+        starting, self._spare = self._spare, None
+        if starting is None:
+            return None
+        try:
+            spare = await starting
+        except RoleError:
+            return None
+        where = {"role": ROLE, "worker_id": spare.specs[0].worker_id, "activity": "standing by"}
+        try:
+            await within(self._close_s, spare.ranks.status(), **where)
+        except RoleError:
+            self._end(spare)
+            return None
         return spare
 
     def _refill(self) -> None:

@@ -52,7 +52,12 @@ class RolePlan:
     gpus: float
     threads: int
     memory_bytes: int
-    """Estimated for each replica."""
+    """Estimated for each replica, wherever it lies."""
+
+    @property
+    def host_bytes(self) -> int:
+        """Of that, what the machine itself must hold: of a role on a GPU only its process."""
+        return min(self.memory_bytes, TORCH_PROCESS_BYTES) if self.gpus else self.memory_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +80,8 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
-        return sum(role.num_replicas * role.memory_bytes for role in self.roles) + RAY_BYTES
+        """Of the machine, not of its GPUs."""
+        return sum(role.num_replicas * role.host_bytes for role in self.roles) + RAY_BYTES
 
     def lines(self) -> list[str]:
         """For people."""
@@ -226,11 +232,11 @@ def _refuse(made: Plan) -> None:
             "for the roles that can do without, or name a cluster with ray.address"
         )
     if made.memory_bytes > machine.memory_bytes:
-        largest = max(made.roles, key=lambda role: role.num_replicas * role.memory_bytes)
+        largest = max(made.roles, key=lambda role: role.num_replicas * role.host_bytes)
         raise CannotFit(
             f"{made.job_name}: the roles need about {_gib(made.memory_bytes)} and this machine has "
             f"{_gib(machine.memory_bytes)}; the most goes to {largest.num_replicas} x {largest.role} "
-            f"({_gib(largest.memory_bytes)} each): use fewer of them, a smaller model, learner.train_last_layers, or a "
+            f"({_gib(largest.host_bytes)} each): use fewer of them, a smaller model, learner.train_last_layers, or a "
             "smaller learner.microbatch_tokens"
         )
 

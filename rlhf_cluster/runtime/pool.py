@@ -157,9 +157,13 @@ class Pool:
             self.failure = self._budget_spent(member, reason)
         self._act()
 
-    def why_lost(self, worker_id: str) -> str | None:
-        """What was seen of a member that is not there any more; None for one that is, or that left on purpose."""
-        return self._lost[worker_id].reason if worker_id in self._lost else None
+    def holds(self, worker_id: str) -> bool:
+        """False for one that was lost or closed."""
+        return worker_id in self._members
+
+    def why_lost(self, worker_id: str) -> str:
+        """What was seen of one that was lost; of many that are lost together only the last ones are remembered."""
+        return self._lost[worker_id].reason if worker_id in self._lost else f"{worker_id} was lost with many others"
 
     def raise_if_unserved(self) -> None:
         """What makes any further wait for this role pointless: its failure, or that nobody serves for too long.

@@ -28,6 +28,9 @@ from rlhf_cluster.runtime.spec import RoleSpec
 START_ATTEMPTS = 3
 ELASTIC_WORKERS = 16
 """Rollout workers that a private cluster has room for besides those that the job starts with."""
+MAX_CALLS = 10_000
+"""That an actor has under way at one time. A worker may have a stream for each prompt that it holds; with no call left
+its status could not be asked, and it would pass for one that hangs. They cost nothing until they are made."""
 
 
 class RayRuntime:
@@ -61,7 +64,7 @@ class RayRuntime:
             num_gpus=spec.gpus,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=64,
+            max_concurrency=MAX_CALLS,
             runtime_env={"env_vars": dict(spec.environment)},
         )
         handle = HANDLES[spec.role](host.remote(spec), role=spec.role, worker_id=spec.worker_id)

@@ -5,6 +5,7 @@ Runtimes differ only in where they build a specification.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,7 +167,15 @@ def open_transport(job: JobConfig, *, job_dir: Path) -> WeightTransport:
     if job.transport == "filesystem":
         from rlhf_cluster.weights.filesystem import FilesystemTransport
 
-        return FilesystemTransport(Path(job.weights.directory or job_dir.parent) / job_dir.name / "weights")
+        return FilesystemTransport(_weights_folder(job, job_dir) / "weights")
     from rlhf_cluster.runtime.object_store import ObjectStoreTransport
 
     return ObjectStoreTransport()
+
+
+def _weights_folder(job: JobConfig, job_dir: Path) -> Path:
+    if job.weights.directory is None:
+        return job_dir
+    # Others may have a job of this name too, in a home of theirs; each would take the other's files for its own.
+    whose = hashlib.blake2b(str(job_dir.absolute()).encode(), digest_size=4).hexdigest()
+    return Path(job.weights.directory) / f"{job_dir.name}-{whose}"

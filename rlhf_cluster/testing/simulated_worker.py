@@ -19,6 +19,7 @@ from rlhf_cluster.errors import (
     RlhfError,
     StaleVersion,
     WeightError,
+    WeightsUnavailable,
 )
 from rlhf_cluster.records import Adopted, RolloutGroup, RolloutRequest, WeightHandle, WorkerStatus
 from rlhf_cluster.roles import WeightTransport
@@ -140,7 +141,7 @@ class SimulatedWorker(SimulatedRole):
         try:
             await self._pass(self.adopt_s, f"adopting weights version {handle.version}")
             self._check(handle)
-        except NeedsFullVersion:
+        except (NeedsFullVersion, WeightsUnavailable):
             raise
         except WeightError as error:
             self.refuse(f"weights version {handle.version} was refused: {error}")

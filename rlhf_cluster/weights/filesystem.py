@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from rlhf_cluster.errors import WeightsUnavailable
 from rlhf_cluster.records import WeightHandle, WeightManifest
 from rlhf_cluster.weights.recent import RecentVersions
+
+_AUTHOR = re.compile(r"-by-(\d+)-(\d+)\.")
 
 
 class FilesystemTransport:
@@ -34,9 +37,14 @@ class FilesystemTransport:
             file.flush()
             os.fsync(file.fileno())
         aside.rename(path)
-        for expired in self._published.add(path, version=manifest.version):
+        for expired in [*self._published.add(path, version=manifest.version), *self._left_behind(author)]:
             expired.unlink(missing_ok=True)
         return str(path)
+
+    def _left_behind(self, author: tuple[int, int]) -> list[Path]:
+        """Files of earlier learners. One that is killed cannot remove them, and in `/dev/shm` they are memory."""
+        names = ((path, _AUTHOR.search(path.name)) for path in self.directory.iterdir())
+        return [path for path, by in names if by and (int(by[1]), int(by[2])) < author]
 
     def fetch(self, handle: WeightHandle) -> np.ndarray:
         try:

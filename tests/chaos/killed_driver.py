@@ -14,9 +14,9 @@ import sys
 import traceback
 from pathlib import Path
 
-from rlhf_cluster.config.load import load_job
+from rlhf_cluster.config.load import load_job, read_job
 from rlhf_cluster.driver.observers.build import JobObservers
-from rlhf_cluster.driver.run import resume_point, run_job
+from rlhf_cluster.driver.run import run_job
 
 KILLED = 9
 
@@ -57,7 +57,7 @@ def run(job: str, runs: Path, overrides: list[str], *, kill_at: int, note: Path 
             os._exit(KILLED)
 
     job_dir = next(runs.glob("*"), None)
-    config = resume_point(job_dir) if job_dir else load_job(job, [*overrides, f"output_dir={runs}"])
+    config = read_job(job_dir) if job_dir else load_job(job, [*overrides, f"output_dir={runs}"])
     observers = JobObservers(config.observers)
     asyncio.run(run_job(config, observers=observers, stop=asyncio.Event(), job_dir=job_dir, at=at))
     observers.close()

@@ -31,8 +31,30 @@ BOTTLENECK = (
     "Over the last 20 steps the learner waited for rollouts 58% of the time, rollout workers were idle 4%: "
     "the rollout workers set the pace."
 )
-OPENINGS = ("The camera work in this film is", "I went in expecting very little, and", "Halfway through the second act,")
-WORDS = "a wonderful warm quiet film with great heart and lovely performances that never feels long or cheap".split()
+OPENINGS = (
+    "The camera work in this film is",
+    "I went in expecting very little, and",
+    "Halfway through the second act,",
+)
+WORDS = [
+    "a",
+    "wonderful",
+    "warm",
+    "quiet",
+    "film",
+    "with",
+    "great",
+    "heart",
+    "and",
+    "lovely",
+    "performances",
+    "that",
+    "never",
+    "feels",
+    "long",
+    "or",
+    "cheap",
+]
 WORKERS = ("rollout-0", "rollout-1", "rollout-2", "rollout-5")
 
 
@@ -122,9 +144,7 @@ def add_step(c: Connection, job_id: str, step: int, *, time_s: float, rng: rando
 
 def _tell(c: Connection, job_id: str, kind: str, text: str, *, time_s: float, step: int = 0, **rest: Any) -> None:
     topic, level = rest.pop("topic", "jobs"), rest.pop("level", "info")
-    events.add(
-        c, topic=topic, job_id=job_id, time_s=time_s, step=step, kind=kind, text=text, level=level, body=rest
-    )
+    events.add(c, topic=topic, job_id=job_id, time_s=time_s, step=step, kind=kind, text=text, level=level, body=rest)
 
 
 def _finish(c: Connection, job_id: str, state: str, *, steps: int, message: str, now_s: float) -> None:
@@ -248,10 +268,20 @@ def _more_of_the_running_one(c: Connection, job_id: str, *, now_s: float) -> Non
     tell = [
         (1000, "AttemptLost", "attempt 1 was lost: nothing was heard of its driver for 45 s", {"level": "warning"}),
         (975, "JobStarted", "resumed: steps 26 to 400", {"first_step": 25}),
-        (400, "WorkerChanged", "rollout worker rollout-3 is lost: killed by signal 9", {"level": "warning", "state": "lost"}),
+        (
+            400,
+            "WorkerChanged",
+            "rollout worker rollout-3 is lost: killed by signal 9",
+            {"level": "warning", "state": "lost"},
+        ),
         (397, "WorkerChanged", "rollout worker rollout-5 is starting", {"state": "starting"}),
         (60, "Asked", "ada asked for 4 rollout workers", {}),
-        (46, "WorkerChanged", "rollout worker rollout-5 is pending: no node has 1 CPU and 1 rollout free", {"state": "pending"}),
+        (
+            46,
+            "WorkerChanged",
+            "rollout worker rollout-5 is pending: no node has 1 CPU and 1 rollout free",
+            {"state": "pending"},
+        ),
     ]
     for before_s, kind, text, rest in tell:
         topic = "workers" if kind == "WorkerChanged" else "jobs"

@@ -15,6 +15,7 @@ from typing import Any
 
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.driver.ledger.batches import accepted_groups
 from rlhf_cluster.driver.ledger.entry_log import EntryLog, read_entries
 from rlhf_cluster.driver.ledger.group_bytes import batch_digest
 from rlhf_cluster.driver.ledger.rollout_log import RolloutLog
@@ -101,6 +102,8 @@ class Ledger:
         Raises `Fenced`, and `StorageError` when the disk refuses; then the batch counts as not accepted.
         """
         self._claim.check()
+        # Before the entry exists: a disk that has no room for the groups may still have some for the few bytes of it.
+        self._rollouts.commit()
         entry = Accepted(
             step=batch.step,
             request_ids=tuple(group.request_id for group in batch.groups),
@@ -109,7 +112,7 @@ class Ledger:
             **self._stamp(),
         )
         self._say(entry)
-        self._commit()
+        self._entries.commit()
 
     def learned(self, report: StepReport) -> None:
         loss = float(report.metrics.get(LOSS, float("nan"))).hex()
@@ -140,7 +143,8 @@ class Ledger:
 
         Raises `StorageError` when the step was never accepted or its groups are gone, `LedgerCorrupt` when damaged.
         """
-        return tuple(self._group_of(request_id, step=step) for request_id in self._accepted(step).request_ids)
+        self._accepted(step)
+        return accepted_groups(self.history, step, read=self._rollouts.read)
 
     def group(self, request_id: int) -> RolloutGroup | None:
         """A completed group that is in no batch yet; None when there is none, or a crash tore it."""
@@ -182,21 +186,6 @@ class Ledger:
             settled = "it is settled" if step < self.history.settled.step else "it was never accepted"
             raise StorageError(f"the ledger holds no batch of step {step}: {settled}")
         return self.history.steps[step].accepted
-
-    def _group_of(self, request_id: int, *, step: int) -> RolloutGroup:
-        life = self.history.lives.get(request_id)
-        if life is None or life.group is None:
-            raise LedgerCorrupt(f"step {step} was accepted with request {request_id}, which never completed")
-        try:
-            found = self._rollouts.read(life.group.place)
-        except FileNotFoundError as error:
-            raise StorageError(
-                f"the groups of step {step} are gone: {error.filename} does not exist. "
-                "Resume from a checkpoint of a later step, or restore the file"
-            ) from error
-        if found.request_id != request_id:
-            raise LedgerCorrupt(f"step {step}: at {life.group.place} lies request {found.request_id}, not {request_id}")
-        return found
 
     def _stamp(self) -> dict[str, Any]:
         return {"epoch": self._claim.epoch, "time_s": self._clock.time()}

@@ -15,6 +15,12 @@ from rlhf_cluster.errors import StorageError
 from rlhf_cluster.records import RolloutGroup
 
 
+def read_group(directory: Path, place: tuple[int, int]) -> RolloutGroup:
+    """Raises `LedgerCorrupt` when the group is torn, `FileNotFoundError` when its segment is gone."""
+    segment, offset = place
+    return group_bytes.decode(read_record(_path(directory, segment), offset))
+
+
 class RolloutLog:
     def __init__(self, directory: Path, *, after: int = 0) -> None:
         """Segments up to `after` have been used, there or not. Raises `StorageError` when it cannot be written."""
@@ -34,7 +40,7 @@ class RolloutLog:
         segment, offset = place
         if segment == self._segment:
             return group_bytes.decode(self._log.read(offset))
-        return group_bytes.decode(read_record(self._path(segment), offset))
+        return read_group(self._directory, place)
 
     def start_segment(self) -> None:
         """Groups go to a new file from now on, unless this one is empty; what lies in it is on the disk."""
@@ -71,4 +77,8 @@ class RolloutLog:
         raise AssertionError("numbers do not end")
 
     def _path(self, segment: int) -> Path:
-        return self._directory / f"rollouts-{segment:06d}.log"
+        return _path(self._directory, segment)
+
+
+def _path(directory: Path, segment: int) -> Path:
+    return directory / f"rollouts-{segment:06d}.log"

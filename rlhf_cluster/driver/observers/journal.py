@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf_cluster.driver.record_json import parse_object
 from rlhf_cluster.records import Invalid, RolloutGroup
 from rlhf_cluster.records.events import Evaluated, Event
 
@@ -49,14 +50,24 @@ def entry(event: Event) -> dict[str, Any]:
 
 
 def read(job_dir: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a job's journal, oldest first; none when there is no journal. A torn last line is left out."""
+    """The entries of a job's journal, oldest first; none when there is no journal.
+
+    A torn last line is left out, and so is one that was damaged: nothing that a job needs to go on stands here only.
+    """
     path = job_dir / FILE_NAME
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            if line.endswith("\n"):
-                yield json.loads(line)
+            if line.endswith("\n") and (found := _parsed(line)) is not None:
+                yield found
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        return parse_object(line)
+    except ValueError:
+        return None
 
 
 def _plain(value: Any) -> Any:

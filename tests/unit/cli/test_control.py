@@ -131,11 +131,29 @@ def test_a_scale_waits_for_the_next_driver(rlhf, job_dir, request):
     assert waiting(job_dir) == []
 
 
+def test_without_a_driver_every_size_of_a_scale_waits_for_the_next_one(rlhf, job_dir):
+    code, _, err = rlhf("scale", str(job_dir), "rollout=5", "reward=2")
+    assert code == 5
+    assert err.count("then this command holds") == 2
+    sizes = [json.loads(command.read_text()) for command in waiting(job_dir)]
+    assert {size["role"]: size["num_workers"] for size in sizes} == {"rollout": 5, "reward": 2}
+
+
 @pytest.mark.parametrize("verb", ["status", "pause", "stop", "checkpoint", "resume"])
 def test_a_directory_without_a_job_is_not_found(rlhf, tmp_path, verb):
     code, _, err = rlhf(verb, str(tmp_path))
     assert code == 3
     assert "no job directory" in err
+
+
+@pytest.mark.parametrize("content", ["", '{"name": "tes', "[1]", '{"nam": 1}', "\0\0"])
+@pytest.mark.parametrize("verb", [["resume"], ["audit"], ["replay", "--step", "0"]])
+def test_a_job_file_that_was_damaged_is_named(rlhf, job_dir, verb, content):
+    (job_dir / "ledger").mkdir()
+    (job_dir / "job.json").write_text(content)
+    code, _, err = rlhf(verb[0], str(job_dir), *verb[1:])
+    assert code == 2
+    assert str(job_dir / "job.json") in err
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,13 @@ def test_ctrl_c_stops_after_the_step_says_how_to_resume_and_resuming_finishes(rl
     code, out, _ = rlhf("resume", str(job_dir))
     assert code == 0
     assert "succeeded after 4 of 4 steps" in out
-    assert [entry["step"] for entry in journal.read(job_dir) if entry["event"] == "StepDone"] == [1, 2, 3, 4]
+    entries = list(journal.read(job_dir))
+    assert [entry["step"] for entry in entries if entry["event"] == "StepDone"] == [1, 2, 3, 4]
+
+    code, out, _ = rlhf("resume", str(job_dir))
+    assert code == 0
+    assert out == f"nothing to go on with: the job of {job_dir} has done all its 4 steps\n"
+    assert list(journal.read(job_dir)) == entries, "no role is started for it"
 
 
 def test_a_job_that_fails_tells_the_error_and_where_the_job_lies(rlhf):

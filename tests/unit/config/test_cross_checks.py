@@ -86,3 +86,14 @@ def test_problems_between_sections_are_told_together():
 def test_two_rewards_of_one_name_are_told_apart_or_refused():
     message = refusal(['rewards=[{function="word_world"},{function="word_world"}]'])
     assert "2 rewards are called 'word_world'; give each its own `name`" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["autoscale.min_workers=3", "autoscale.max_workers=2"], "raise max_workers or lower min_workers"),
+        (["autoscale.max_workers=2", "rollout.engine.type=vllm"], "leave [autoscale] out"),
+    ],
+)
+def test_bounds_that_can_only_fail_are_refused_with_the_change_that_helps(overrides, part):
+    assert part in refusal(overrides)

@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from rlhf_cluster.driver.assemble import Setting
+from rlhf_cluster.driver.assemble import _control as control_of
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.control import Control
+from rlhf_cluster.driver.figures import Statuses
+from rlhf_cluster.driver.mailbox import answer, post
+from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.sizes import Desired, read_desired
 from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
@@ -71,6 +76,22 @@ def test_reward_servers_can_be_scaled_too(stage):
         return len(roles.reward.handles())
 
     assert command(on(stage), ask) == 3
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("leave", [Scale(role="reward", num_workers=1), Drain(worker_id="reward-1")])
+def test_a_reward_server_that_is_drained_is_closed(stage, leave, paused):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> list[str]:
+        if paused:
+            await obey(Pause())
+            await asyncio.sleep(50.0)
+        await obey(leave)
+        await asyncio.sleep(10.0)
+        return [member.state for member in roles.reward.view().members]
+
+    made = on(stage, "reward_server.num_workers=2")
+    assert command(made, ask) == ["serving"]
+    assert [event.state for event in made.seen(WorkerChanged) if event.worker_id == "reward-1"][-1] == "closed"
 
 
 def test_a_role_that_cannot_be_scaled_is_refused_with_those_that_can(stage):
@@ -179,6 +200,12 @@ def test_a_driver_that_was_replaced_scales_nothing(stage):
     assert read_desired(made.job_dir) == {}
 
 
+def test_a_second_vllm_in_one_process_is_refused_for_it_would_end_the_job(stage):
+    made = on(stage, "rollout.num_workers=1", "runtime=local")
+    made.job = make_job([*JOB, "rollout.num_workers=1", "runtime=local", "rollout.engine={type='vllm'}"])
+    assert "where vLLM can be opened once" in refusal(made, Scale(role="rollout", num_workers=2))
+
+
 def test_drain_retires_one_worker_by_its_name(stage):
     async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, list[str]]:
         told = await obey(Drain(worker_id="rollout-0"))
@@ -217,6 +244,21 @@ def test_pause_holds_the_job_and_resume_lets_it_go_on(stage):
     assert (gained, again, went_on) == (0, "the job is not paused; it goes on", True)
 
 
+def test_the_time_of_a_pause_says_nothing_of_who_waited_for_whom(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> None:
+        await obey(Pause())
+        await asyncio.sleep(1000.0)
+        await obey(Resume())
+        await asyncio.sleep(100.0)
+
+    made = on(stage)
+    command(made, ask)
+    steps = made.seen(StepDone)
+    [held_up] = [done.step for done in steps if done.metrics["driver/gather_s"] > 500.0]
+    unmeasured = [done.step for done in steps if "driver/ideal_share" not in done.metrics]
+    assert unmeasured == [held_up - 1, held_up], "the one that ended in the pause, and the next"
+
+
 def test_checkpoint_writes_one_after_the_step_under_way(stage):
     async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[int, str]:
         step, told = driver.step, await obey(Checkpoint())
@@ -240,6 +282,24 @@ def test_stop_ends_the_job_after_the_step_under_way_with_a_checkpoint(stage):
     assert made.seen(CheckpointSaved)[-1].step == step
 
 
+@pytest.mark.parametrize(("step", "told"), [(0, "before its first step"), (200, "after step 200, with a checkpoint")])
+def test_stop_while_no_step_is_under_way_names_none_that_is_still_to_come(stage, step, told):
+    async def act(driver: Any, roles: Any) -> str:
+        driver.step, driver.phase = step, "evaluating"
+        return await Control(made.job, driver, roles, stop=made.stop).obey(Stop())
+
+    made = on(stage)
+    assert made.play(act) == f"the job ends {told}"
+
+
+def test_a_checkpoint_of_a_paused_job_waits_and_the_answer_says_so(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> str:
+        await obey(Pause())
+        return await obey(Checkpoint())
+
+    assert command(on(stage), ask).endswith(", once the job goes on: it is paused")
+
+
 def test_stop_ends_a_paused_job_too(stage):
     async def ask(obey: Obey, driver: Any, roles: Any) -> str:
         await obey(Pause())
@@ -251,3 +311,36 @@ def test_stop_ends_a_paused_job_too(stage):
     made = on(stage)
     command(made, ask)
     assert made.seen(CheckpointSaved)[-1].step == made.seen(StepDone)[-1].step
+
+
+def test_a_driver_that_was_replaced_leaves_commands_and_the_status_to_the_next_one(stage, tmp_path):
+    made = on(stage)
+
+    async def act(driver: Any, roles: Any) -> None:
+        claim = Claim.take(tmp_path / "job", take_over=True)
+        Claim.take(tmp_path / "job", take_over=True)
+        setting = Setting(
+            job=made.job,
+            job_dir=tmp_path / "job",
+            claim=claim,
+            stop=made.stop,
+            emit=made.events.append,
+            clock=made.clock,
+        )
+        command_id = post(tmp_path / "job", Stop())
+        statuses = Statuses(roles, bound_s=1.0)
+        beside = control_of(
+            setting,
+            driver,
+            roles,
+            statuses,
+            Pacing(made.job, driver.rollouts.fleet, emit=made.events.append, clock=made.clock),
+        )
+        ended = await asyncio.wait_for(asyncio.gather(*beside, return_exceptions=True), 30.0)
+        assert [type(error) for error in ended] == [Fenced, Fenced]
+        assert answer(tmp_path / "job", command_id) is None
+
+    (tmp_path / "job").mkdir()
+    made.play(act)
+    assert not made.stop.is_set()
+    assert not (tmp_path / "job" / "status.json").exists()

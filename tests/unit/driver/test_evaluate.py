@@ -91,6 +91,20 @@ def test_a_worker_that_dies_during_an_evaluation_costs_no_answer(stage):
     assert {group.worker_id for group in event.groups} == {"rollout-0"}
 
 
+def test_an_evaluation_prompt_that_workers_die_of_ends_the_job_and_is_named(stage):
+    plan = FaultPlan(seed=0, poison={"eval-2/0"})
+    job = make_job([*SETTINGS, "rollout.num_workers=2", "recovery.max_restarts=30"])
+    made = stage(job, SimulatedRuntime(wrap=with_faults(plan)), num_eval=4)
+
+    async def act(driver: Any, roles: Any) -> None:
+        await made.serve(driver)
+        await driver.evaluator.evaluate(step=0, rollouts=driver.rollouts)
+
+    with pytest.raises(RoleDied, match="the evaluation prompt eval-2/0 kills workers"):
+        made.play(act)
+    assert plan.fired["poison"] == job.recovery.max_deaths + 1
+
+
 def test_an_evaluation_leaves_no_trace_in_the_ledger_of_prompts(stage):
     made = stage(make_job(SETTINGS), num_eval=4)
     evaluate(made, times=2)
@@ -103,3 +117,23 @@ def test_an_evaluation_prompt_that_reward_servers_die_of_ends_the_job_and_is_nam
     made = stage(job, SimulatedRuntime(wrap=with_faults(plan)), num_eval=4)
     with pytest.raises(RoleDied, match=r"the evaluation prompt eval-0/0 kills reward servers"):
         evaluate(made)
+
+
+def test_an_evaluation_is_of_the_newest_version_also_where_a_worker_adopts_late(stage):
+    def slow_to_adopt(role: Any) -> Any:
+        if role.worker_id == "rollout-1":
+            role.adopt_s = 40.0
+        return role
+
+    job = make_job([*SETTINGS, "rollout.num_workers=2", "train.max_staleness=1"])
+    made = stage(job, SimulatedRuntime(wrap=slow_to_adopt), num_eval=4)
+
+    async def act(driver: Any, roles: Any) -> Evaluated:
+        await made.serve(driver)
+        await driver.train_step()
+        assert driver.rollouts.fleet.version_of("rollout-1") == 0, "nobody waited for it"
+        return await driver.evaluator.evaluate(step=1, rollouts=driver.rollouts)
+
+    event = made.play(act)
+    assert {version for group in event.groups for version in group.versions.tolist()} == {1}
+    assert {group.worker_id for group in event.groups} == {"rollout-0", "rollout-1"}

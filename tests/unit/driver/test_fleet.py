@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from rlhf_cluster.driver.ledger.entry_log import read_entries
-from rlhf_cluster.errors import BudgetSpent, FingerprintMismatch, WeightsUnavailable
+from rlhf_cluster.errors import BudgetSpent, FingerprintMismatch, StorageError, WeightsUnavailable
 from rlhf_cluster.flow.audit import audit
+from rlhf_cluster.records import RolloutRequest
 from rlhf_cluster.records.events import StepDone, WorkerChanged
 from rlhf_cluster.records.ledger import Dispatched, Entry, Lost, Proved
 from rlhf_cluster.testing import make_job
@@ -137,6 +138,30 @@ def test_a_joiner_proves_the_newest_version_before_its_first_prompt(stage):
     assert isinstance(story[0], Proved)
     assert story[0].version >= 1
     assert any(isinstance(entry, Dispatched) for entry in story)
+    check(made)
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1])
+def test_training_does_not_stop_for_a_joiner_that_adopts_its_first_version(stage, max_staleness):
+    def change(role: SimulatedRole) -> None:
+        if role.worker_id == "rollout-2":
+            assert isinstance(role, SimulatedWorker)
+            role.adopt_s = SLOW_ADOPT_S
+
+    made = stage(make_job([*TWO, f"train.max_staleness={max_staleness}"]), runtime(change))
+
+    async def act(driver: Any, roles: Any) -> list[str]:
+        await made.serve(driver)
+        roles.rollout.resize(3)
+        await asyncio.sleep(2.0)
+        assert list(roles.rollout.started()) == ["rollout-2"]
+        started_s = made.clock.monotonic()
+        await driver.train_step()
+        assert made.clock.monotonic() - started_s < SLOW_ADOPT_S / 2
+        await asyncio.sleep(2 * SLOW_ADOPT_S)
+        return driver.rollouts.fleet.serving()
+
+    assert made.play(act) == ["rollout-0", "rollout-1", "rollout-2"]
     check(made)
 
 
@@ -325,6 +350,30 @@ def test_a_worker_whose_process_ends_while_nobody_asks_is_replaced_before_the_ne
     assert "was shot" in lost(made)["rollout-0"]
 
 
+def test_every_worker_of_a_machine_that_is_lost_is_missed_however_many_there_were(stage):
+    shot = asyncio.Event()
+
+    class Mourned(FaultyRole):
+        async def gone(self) -> None:
+            await shot.wait()
+            await self._role.status()
+
+    job = make_job([*TWO, "rollout.num_workers=12", "recovery.max_restarts=30"])
+    made = stage(job, runtime(lambda role: Mourned(role, NO_FAULTS) if role.role == "rollout worker" else None))
+
+    async def act(driver: Any, roles: Any) -> None:
+        await made.serve(driver)
+        for number in range(1, 12):
+            role_of(made, f"rollout-{number}").kill("went with its machine")
+        shot.set()
+        await asyncio.sleep(0.0)
+        await asyncio.sleep(0.1)
+        assert driver.rollouts.fleet.serving() == ["rollout-0"]
+
+    made.play(act)
+    assert len(lost(made)) == 11
+
+
 def test_a_worker_that_dies_gives_back_what_it_held_and_its_place_is_kept(stage):
     made = stage(make_job([*TWO, "train.max_staleness=2"]), runtime(seconds_of=lambda request: 5.0))
 
@@ -352,3 +401,32 @@ def test_a_prompt_that_came_back_before_its_copy_was_sent_is_not_sent_again(stag
     made.play(act)
     sent = [request_id for entry in entries(made, Dispatched) for request_id in entry.request_ids]
     assert sorted(sent) == [0, 1]
+
+
+def test_what_an_owner_stumbles_over_when_its_worker_is_lost_is_told_and_not_only_logged(stage):
+    class Stumbles:
+        def arrived(self, *_: Any) -> None: ...
+
+        def hedge(self, *_: Any) -> None: ...
+
+        def returned(self, *_: Any) -> None:
+            raise StorageError("no space left")
+
+    made = stage(make_job(TWO), runtime())
+
+    async def act(driver: Any, roles: Any) -> None:
+        await made.serve(driver)
+        request = RolloutRequest(
+            request_id=1 << 40,
+            prompt=made.prompts.train[0],
+            num_completions=2,
+            sampling=made.job.rollout.sampling,
+            seed=0,
+        )
+        driver.rollouts.fleet.send("rollout-0", [request], Stumbles())
+        await asyncio.sleep(0.5)
+        role_of(made, "rollout-0").kill()
+        await driver.rollouts.gather()
+
+    with pytest.raises(StorageError, match="no space left"):
+        made.play(act)

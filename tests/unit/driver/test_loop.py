@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
 
+from rlhf_cluster.driver.checkpoints import read_state
 from rlhf_cluster.errors import BudgetSpent, LearnerError, StorageError
 from rlhf_cluster.flow.audit import audit
 from rlhf_cluster.records.events import CheckpointSaved, Evaluated, LearnerRecovered, Notice, StepDone, WorkerChanged
-from rlhf_cluster.testing import FakeLearnerRank, fake_roles, make_job, scripted_worker, virtual_time
+from rlhf_cluster.testing import FakeLearnerRank, FakeRewardServer, fake_roles, make_job, scripted_worker, virtual_time
 from rlhf_cluster.testing.faults import FaultPlan
 from rlhf_cluster.testing.faulty_roles import FaultyRole
 from rlhf_cluster.testing.fleet import Pace, SimulatedRuntime
@@ -79,6 +81,34 @@ def test_a_step_that_is_due_as_the_last_one_is_saved_once(stage):
     made = stage(make_job(["train.num_steps=4", "checkpoint.every_steps=2"]), fake_roles(rank=rank))
     made.drive()
     assert rank.calls.count("save") == 2
+
+
+def test_only_a_checkpoint_whose_own_step_was_evaluated_can_be_the_best(stage):
+    job = [
+        "train.num_steps=5",
+        "evaluation.every_steps=2",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep=9",
+        "checkpoint.best_by=eval/reward_mean",
+    ]
+    made = stage(make_job(job), num_eval=3)
+    made.drive()
+    evaluated = {
+        event.path.name: "eval/reward_mean" in read_state(event.path)["metrics"] for event in made.seen(CheckpointSaved)
+    }
+    assert evaluated == {f"step-{step:06d}": step in (2, 4, 5) for step in (1, 2, 3, 4, 5)}
+
+
+def test_the_best_checkpoint_does_not_keep_the_ledger_from_being_folded(stage):
+    falling = itertools.count(0.0, -1.0)
+    worsens = FakeRewardServer(lambda group: [next(falling) for _ in range(group.num_completions)])
+    job = ["train.num_steps=9", "evaluation.every_steps=1", "checkpoint.every_steps=1", "checkpoint.keep_best=1"]
+    made = stage(make_job(job), fake_roles(reward=worsens), num_eval=1)
+    made.drive()
+    kept = sorted(path.name for path in (made.job_dir / "checkpoints").iterdir())
+    assert kept == ["step-000001", "step-000008", "step-000009"]
+    assert made.history.settled.step == 8
+    assert audit(made.history, max_staleness=0).ok
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(stage):

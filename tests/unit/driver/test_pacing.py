@@ -75,6 +75,12 @@ def test_an_adoption_that_outlasts_the_hand_over_counts_for_no_more_than_that(st
     assert pacing.sentence
 
 
+def test_the_policy_says_why_it_stays_too(stage):
+    sentence, sizes = observed(stage(make_job(AUTOSCALE), SimulatedRuntime()), figures())
+    assert sizes == [1]
+    assert " Autoscale: stay at 1: " in sentence
+
+
 def test_without_autoscale_the_number_of_workers_stays(stage):
     made = stage(make_job(), SimulatedRuntime())
     assert set(observed(made, *[figures()] * 12)[1]) == {1}

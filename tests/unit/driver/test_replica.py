@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from rlhf_cluster.driver.ledger.entry_log import read_entries
-from rlhf_cluster.errors import BudgetSpent, LearnerError
+from rlhf_cluster.errors import BudgetSpent, LearnerError, RoleHung
 from rlhf_cluster.flow.audit import audit
 from rlhf_cluster.records.events import CheckpointSaved, LearnerRecovered, Notice, StepDone
 from rlhf_cluster.records.ledger import Proved
@@ -19,6 +20,7 @@ from rlhf_cluster.testing import make_job
 from rlhf_cluster.testing.faults import FaultPlan
 from rlhf_cluster.testing.faulty_roles import FaultyRole
 from rlhf_cluster.testing.fleet import Pace, SimulatedRank, SimulatedRole, SimulatedRuntime
+from rlhf_cluster.testing.simulated_learner import STATE_FILE
 
 JOB = ["train.num_steps=4", "recovery.unresponsive_s=20", "checkpoint.keep=9"]
 NO_FAULTS = FaultPlan(seed=0)
@@ -226,3 +228,164 @@ def test_whoever_finds_the_group_mended_by_another_just_goes_on(stage):
     made.play(act)
     assert len(made.seen(LearnerRecovered)) == 1
     assert [rank.worker_id for rank in ranks(made)] == ["learner-0", "learner-0.1"]
+
+
+async def lost_after(made: Any, driver: Any, num_steps: int) -> asyncio.Task[Any]:
+    """The learner dies after so many steps, and a worker that asks for its weights is the first to see it."""
+    await made.serve(driver)
+    for _ in range(num_steps):
+        await driver.train_step()
+    ranks(made)[0].kill()
+    return asyncio.create_task(driver.learner.publish_full())
+
+
+def test_no_step_is_learned_by_a_group_that_is_still_replaying_those_before_it(stage, undisturbed):
+    made = stage(make_job(JOB), SimulatedRuntime(Pace(learner_start_s=0.0)))
+
+    async def act(driver: Any, roles: Any) -> None:
+        asking = await lost_after(made, driver, 3)
+        await driver.train_step()
+        await asking
+
+    made.play(act)
+    assert losses(made) == undisturbed(made.job)
+    [recovered] = made.seen(LearnerRecovered)
+    assert (recovered.step, recovered.num_replayed) == (3, 3)
+
+
+def test_a_worker_that_asks_for_weights_while_a_group_catches_up_gets_them_when_it_has(stage):
+    made = stage(make_job(JOB), SimulatedRuntime(Pace(learner_start_s=0.0)))
+
+    async def act(driver: Any, roles: Any) -> None:
+        asking = await lost_after(made, driver, 3)
+        await asyncio.sleep(1.5)
+        assert ranks(made)[-1].version == 1, "it is on its way"
+        assert (await driver.learner.publish_full()).version == 3
+        await asking
+
+    made.play(act)
+
+
+def test_a_checkpoint_that_falls_due_while_a_group_catches_up_is_of_its_own_step(stage):
+    made = stage(make_job([*JOB, "checkpoint.every_steps=3"]), SimulatedRuntime(Pace(learner_start_s=0.0, adopt_s=0.5)))
+    drivers: list[Any] = []
+    asking: list[asyncio.Task[Any]] = []
+
+    def at(transition: str) -> None:
+        made.transitions.append(transition)
+        if made.transitions.count("adopt") == 4 and not asking:
+            ranks(made)[0].kill()
+            asking.append(asyncio.create_task(drivers[0].learner.publish_full()))
+
+    async def act(driver: Any, roles: Any) -> None:
+        drivers.append(driver)
+        await driver.run(made.stop)
+        await asyncio.gather(*asking)
+
+    made.at = at
+    made.play(act)
+    state = json.loads((made.job_dir / "checkpoints" / "step-000003" / "simulated_learner.json").read_text())
+    assert state["version"] == 3
+
+
+async def _lose_the_learner_to_a_joiner(made: Any, driver: Any, *, after_s: float) -> asyncio.Task[Any]:
+    """Three steps are learned; a joiner found the group dead, and it is being mended since `after_s`."""
+    await made.serve(driver)
+    for _ in range(3):
+        await driver.train_step()
+    ranks(made)[0].kill()
+    joiner = asyncio.create_task(driver.learner.publish_full())
+    await asyncio.sleep(after_s)
+    return joiner
+
+
+@pytest.mark.parametrize("after_s", [1.0, 3.5])
+def test_a_joiner_that_is_lost_while_it_has_the_learner_mended_leaves_no_half(stage, undisturbed, after_s):
+    made = stage(make_job(JOB), SimulatedRuntime())
+
+    async def act(driver: Any, roles: Any) -> None:
+        joiner = await _lose_the_learner_to_a_joiner(made, driver, after_s=after_s)
+        joiner.cancel()
+        await driver.train_step()
+
+    made.play(act)
+    assert losses(made) == undisturbed(made.job)
+    assert [rank.worker_id for rank in ranks(made)] == ["learner-0", "learner-0.1"]
+    assert [len(made.history.steps[step].learned) for step in range(4)] == [2, 2, 2, 1]
+    assert audit(made.history, max_staleness=0).ok
+
+
+@pytest.mark.parametrize("after_s", [1.0, 3.5])
+def test_a_checkpoint_that_is_due_while_the_learner_is_mended_holds_its_own_step(stage, after_s):
+    made = stage(make_job(JOB), SimulatedRuntime())
+
+    async def act(driver: Any, roles: Any) -> None:
+        joiner = await _lose_the_learner_to_a_joiner(made, driver, after_s=after_s)
+        driver.wants_checkpoint = True
+        await driver._save_when(False)
+        await driver._saved()
+        await joiner
+
+    made.play(act)
+    [saved] = made.seen(CheckpointSaved)
+    assert (saved.step, json.loads((saved.path / STATE_FILE).read_text())["version"]) == (3, 3)
+
+
+def test_an_update_of_a_group_that_another_call_has_given_up_is_done_again(stage, undisturbed):
+    class OutlivesItsEnd(FaultyRole):
+        """As in the driver's own process: it cannot be killed, and finishes what it is at."""
+
+        kill = None
+
+        async def close(self) -> None: ...
+
+        async def publish_full(self) -> Any:
+            raise RoleHung("no answer", role="learner", worker_id="learner-0", activity="publishing weights whole")
+
+    def change(role: SimulatedRole) -> Any:
+        return OutlivesItsEnd(role, NO_FAULTS) if role.worker_id == "learner-0" else None
+
+    made = stage(make_job(JOB), learners(change, update_s=4.0))
+
+    async def act(driver: Any, roles: Any) -> None:
+        await made.serve(driver)
+        await driver.train_step()
+        step = asyncio.create_task(driver.train_step())
+        await asyncio.sleep(2.0)
+        await driver.learner.publish_full()
+        await step
+        for _ in range(2):
+            await driver.train_step()
+
+    made.play(act)
+    assert losses(made) == undisturbed(made.job)
+    assert len(made.seen(LearnerRecovered)) == 1
+    assert audit(made.history, max_staleness=0).ok
+
+
+def test_a_save_under_way_takes_no_checkpoint_from_a_group_that_is_to_load_it(stage, undisturbed):
+    written = asyncio.Event()
+
+    class SavesToItsEnd(FaultyRole):
+        """Its files are handed to a disk that outlives it."""
+
+        async def save(self, path: Path, *, with_state: bool) -> None:
+            await self._role.save(path, with_state=with_state)
+            if path.name.startswith(".writing-000002"):
+                written.set()
+                await asyncio.sleep(8.0)
+
+    job = make_job([*JOB, "checkpoint.keep=1", "checkpoint.every_steps=1"])
+    made = stage(job, learners(lambda role: SavesToItsEnd(role, NO_FAULTS), update_s=4.0))
+
+    async def act(driver: Any, roles: Any) -> None:
+        training = asyncio.create_task(driver.run(made.stop))
+        await written.wait()
+        await asyncio.sleep(2.0)
+        ranks(made)[0].kill()
+        await training
+
+    made.play(act)
+    assert losses(made) == undisturbed(job)
+    [recovered] = made.seen(LearnerRecovered)
+    assert (recovered.step, recovered.num_replayed) == (2, 0)

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.driver.run import new_job_dir, resume_point, run_job
+from rlhf_cluster.config.load import read_job
+from rlhf_cluster.driver import mailbox
+from rlhf_cluster.driver.claim import Claim
+from rlhf_cluster.driver.run import new_job_dir, run_job
 from rlhf_cluster.driver.sizes import FILE_NAME
-from rlhf_cluster.errors import ConfigError, LearnerError, ModelError
+from rlhf_cluster.driver.status_file import read_view, write_view
+from rlhf_cluster.errors import ConfigError, Fenced, LearnerError, LedgerCorrupt, ModelError
+from rlhf_cluster.records.commands import Pause, Stop
 from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, Notice, StepDone, WorkerChanged
+from rlhf_cluster.records.members import JobView
 from rlhf_cluster.testing import FakeClock, make_job
 
 TINY = [
@@ -90,6 +98,17 @@ def test_wanted_sizes_that_cannot_be_read_are_told_about_and_end_no_job(job):
     assert notice.text.endswith(". The job begins with the sizes of its job file")
 
 
+def test_the_last_view_of_a_job_shows_nobody_at_work(job):
+    view = read_view(run(job, Watcher()).job_dir)
+    assert view is not None
+    assert (view.state, view.step, view.num_in_flight, view.waiting_for) == ("succeeded", 2, 0, "")
+    assert [(pool.role, pool.members) for pool in view.pools] == [
+        ("rollout worker", ()),
+        ("reward server", ()),
+        ("learner", ()),
+    ]
+
+
 def test_a_stopped_job_is_interrupted_says_how_to_resume_and_resumes(job):
     stop = asyncio.Event()
     watcher = Watcher(lambda event: stop.set() if isinstance(event, StepDone) else None)
@@ -97,7 +116,7 @@ def test_a_stopped_job_is_interrupted_says_how_to_resume_and_resumes(job):
     assert (ended.outcome, ended.step) == ("interrupted", 1)
     assert f"`rlhf resume {ended.job_dir}`" in ended.message
 
-    again = resume_point(ended.job_dir)
+    again = read_job(ended.job_dir)
     assert again == job
     resumed = Watcher()
     finished = run(again, resumed, job_dir=ended.job_dir)
@@ -127,6 +146,13 @@ def test_a_job_resumed_without_its_checkpoint_learns_the_same_from_its_log(job):
     assert [event.version for event in resumed.events if isinstance(event, StepDone)] == [2]
 
 
+def test_a_job_whose_ledger_is_gone_is_refused_and_not_silently_begun_anew(job):
+    ended = run(job, Watcher())
+    shutil.rmtree(ended.job_dir / "ledger")
+    with pytest.raises(LedgerCorrupt, match=r"a checkpoint of step 2 and a ledger of 0 steps"):
+        run(job, Watcher(), job_dir=ended.job_dir)
+
+
 def test_a_job_that_is_done_is_resumed_and_succeeds_at_once(job):
     ended = run(job, Watcher())
     again = Watcher()
@@ -144,6 +170,22 @@ def test_a_job_that_fails_tells_its_error_and_raises_it(job, monkeypatch):
         run(job, watcher)
     assert watcher.ended().outcome == "failed"
     assert watcher.ended().message == "step 0: the loss is nan; the step was not applied"
+
+
+def test_a_disk_that_refuses_the_last_words_does_not_hide_what_failed(job, monkeypatch):
+    def explode(*_: Any) -> None:
+        raise LearnerError("step 0: the loss is nan; the step was not applied")
+
+    def refuse(event: Event) -> None:
+        if isinstance(event, JobEnded):
+            assert (event.job_dir / "status.json").is_file()
+            for name in ("status.json", "epochs/000001.json"):
+                path = event.job_dir / name
+                path.with_name(f".{path.name}.{os.getpid()}").mkdir()
+
+    monkeypatch.setattr("rlhf_cluster.learner.rank.LearnerRank.update", explode)
+    with pytest.raises(LearnerError, match="the loss is nan"):
+        run(job, Watcher(refuse))
 
 
 def test_a_model_that_is_none_fails_before_any_role_starts(job):
@@ -170,6 +212,31 @@ def test_an_aborted_job_is_interrupted_and_leaves_no_task(job):
     assert run(job, Watcher(), job_dir=ended.job_dir).outcome == "succeeded"
 
 
+def test_a_paused_driver_that_is_taken_over_from_ends_and_leaves_the_other_ones_status(job):
+    async def story() -> JobView | None:
+        watcher, stepped = Watcher(), asyncio.Event()
+        watcher.act = lambda event: stepped.set() if isinstance(event, StepDone) else None
+        running = asyncio.create_task(run_job(job, observers=watcher, stop=asyncio.Event()))
+        await stepped.wait()
+        job_dir = watcher.events[0].job_dir
+        asked = mailbox.post(job_dir, Pause())
+        assert await asyncio.to_thread(mailbox.answer, job_dir, asked, within_s=60)
+        view = read_view(job_dir)
+        assert view is not None
+        successor = Claim.take(job_dir, take_over=True)
+        write_view(job_dir, replace(view, epoch=successor.epoch, state="running"))
+        stop = mailbox.post(job_dir, Stop())
+        with pytest.raises(Fenced):
+            await asyncio.wait_for(running, 60)
+        assert mailbox.answer(job_dir, stop) is None, "it is for the other driver"
+        return read_view(job_dir)
+
+    job = job.model_copy(update={"train": job.train.model_copy(update={"num_steps": 1000})})
+    view = asyncio.run(story())
+    assert view is not None
+    assert (view.epoch, view.state) == (2, "running")
+
+
 def test_job_directories_are_numbered_and_hold_the_whole_config(tmp_path):
     job = make_job([f"output_dir={tmp_path}"])
     assert [new_job_dir(job, FakeClock()).name for _ in range(2)] == ["test-1", "test-2"]
@@ -178,9 +245,9 @@ def test_job_directories_are_numbered_and_hold_the_whole_config(tmp_path):
 
 def test_a_directory_that_holds_no_job_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"is no job directory: it holds no job\.json"):
-        resume_point(tmp_path)
+        read_job(tmp_path)
 
 
 def test_a_job_that_never_ran_can_be_resumed_from_its_beginning(tmp_path):
     job = make_job([f"output_dir={tmp_path}"])
-    assert resume_point(new_job_dir(job, FakeClock())) == job
+    assert read_job(new_job_dir(job, FakeClock())) == job

@@ -191,3 +191,31 @@ def test_rewards_are_counted_once_where_reference_scorers_die_of_a_prompt_afterw
     trained, num_completions = made.play(act)
     assert 3 not in trained
     assert num_completions == 5 * job.train.completions_per_prompt, "four that are trained on and the one left out"
+
+
+def test_a_server_that_is_drained_answers_what_it_has_and_is_closed(stage):
+    made = stage(make_job(TWO), SimulatedRuntime(Pace(score_s=5.0)))
+
+    async def act(driver: Any, roles: Any) -> None:
+        scoring = Scoring(made.job, rewards=roles.reward, references=None)
+        answers = [asyncio.create_task(scoring.rewarded(groups(1))) for _ in range(2)]
+        await asyncio.sleep(1.0)
+        roles.reward.resize(1)
+        assert list(roles.reward.draining()) == ["reward-1"]
+        assert all(group.rewards is not None for [group] in await asyncio.gather(*answers))
+        assert list(roles.reward.draining()) == []
+
+    made.play(act)
+    assert [event.worker_id for event in made.seen(WorkerChanged) if event.state == "closed"] == ["reward-1"]
+    assert lost(made) == []
+
+
+def test_a_server_that_is_drained_while_nothing_is_asked_of_it_is_closed_at_once(stage):
+    made = stage(make_job(TWO), SimulatedRuntime())
+
+    async def act(driver: Any, roles: Any) -> list[str]:
+        roles.reward.resize(1)
+        await asyncio.sleep(1.0)
+        return list(roles.reward.draining())
+
+    assert made.play(act) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import math
 import os
 import signal
@@ -30,6 +31,8 @@ def by_completion(sample: RewardSample) -> object:
             raise RewardUnavailable("the judge is away")
         case "hang":
             time.sleep(60)
+        case "hang and hold the GIL":
+            ctypes.PyDLL(None).sleep(60)
         case "hang and ignore signals":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             while True:

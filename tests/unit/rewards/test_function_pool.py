@@ -185,7 +185,7 @@ from rlhf_cluster.rewards.settings import FunctionReward
 async def main():
     pool = FunctionPool([FunctionReward(function="foreign_rewards:by_completion", time_limit_s=60)])
     await pool.start()
-    hang = RewardSample(prompt="", completion="hang", finish_reason="stop", num_tokens=1)
+    hang = RewardSample(prompt="", completion=sys.argv[2], finish_reason="stop", num_tokens=1)
     task = asyncio.create_task(pool.score("by_completion", [hang]))
     await asyncio.sleep(0.3)
     print(*[child.pid for child in psutil.Process().children()], flush=True)
@@ -196,12 +196,13 @@ if __name__ == "__main__":
 """
 
 
-def test_a_function_that_hangs_does_not_outlive_a_killed_server(tmp_path):
+@pytest.mark.parametrize("how", ["hang", "hang and hold the GIL"])
+def test_a_function_that_hangs_does_not_outlive_a_killed_server(tmp_path, how):
     script = tmp_path / "server.py"
     script.write_text(SERVER_THAT_IS_KILLED)
     # A file takes the output: a child that lives on would hold a pipe open.
     with (tmp_path / "out").open("w") as out:
-        command = [sys.executable, str(script), str(Path(__file__).parent)]
+        command = [sys.executable, str(script), str(Path(__file__).parent), how]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run(command, stdout=out, env=environment, timeout=60, check=False)
     process_ids = [int(word) for word in (tmp_path / "out").read_text().split()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
@@ -95,6 +96,14 @@ def test_a_completion_cut_off_gets_no_end_of_sequence_token(llama):
     assert cut == pytest.approx(plain_scores(model, TEXTS, eos=False), abs=1e-5)
     (without,) = score(directory, [sample(text) for text in TEXTS], append_eos=False)
     assert without == cut
+
+
+def test_a_text_that_no_tokenizer_takes_fails_alone(llama):
+    directory, model = llama
+    broken = dataclasses.replace(sample("the film"), completion="\ud800")
+    (outcomes,) = score(directory, [sample(TEXTS[0]), broken, sample(TEXTS[1])])
+    assert isinstance(outcomes[1], Failure)
+    assert [outcomes[0], outcomes[2]] == pytest.approx(plain_scores(model, TEXTS[:2]), abs=1e-5)
 
 
 def test_token_ids_of_the_policy_are_read_as_they_are(llama):

@@ -228,7 +228,6 @@ def gone(bench):
         (wrong_probe, ProbeMismatch),
         (probe_that_is_not_a_number, ProbeMismatch),
         (lambda bench: bench.publish(2), StaleVersion),
-        (gone, WeightsUnavailable),
     ],
 )
 def test_a_refused_version_is_named_and_nothing_is_served_until_a_good_one(bad, error):
@@ -258,6 +257,19 @@ def test_a_refusal_ends_what_is_in_flight():
         with pytest.raises(NotServing, match="version 5 was refused"):
             await running
         assert (await bench.worker.status()).num_in_flight == 0
+
+    on_bench(story, PickyEngine(probe="digests", token_s=0.005))
+
+
+def test_a_version_that_is_gone_ends_nothing_that_is_in_flight():
+    async def story(bench):
+        await bench.worker.adopt(bench.publish(3))
+        running = asyncio.create_task(bench.collect(rollout_requests(2, max_new_tokens=100)))
+        await bench.until(lambda status: status.num_in_flight > 0)
+        with pytest.raises(WeightsUnavailable):
+            await bench.worker.adopt(gone(bench))
+        assert all((group.versions == 3).all() for group in (await running).values())
+        assert (await bench.worker.status()).version == 3
 
     on_bench(story, PickyEngine(probe="digests", token_s=0.005))
 

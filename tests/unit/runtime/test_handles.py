@@ -208,6 +208,21 @@ def test_a_role_that_hangs_still_tells_its_status_and_is_named_by_the_bound(call
     assert status.process_id > 0
 
 
+def test_a_role_with_many_calls_under_way_still_tells_its_status(call, fragile):
+    role = fragile()
+    where = {"role": "reward server", "worker_id": "reward-9"}
+
+    async def all_of_them():
+        hanging = [asyncio.ensure_future(role.score(groups_saying("hang"))) for _ in range(100)]
+        await asyncio.wait(hanging, timeout=0.1)
+        status = await within(20.0, role.status(), **where, activity="telling its status")
+        role.kill()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        return status
+
+    assert call(all_of_them()).process_id > 0
+
+
 @pytest.mark.parametrize("way", ["exit", "kill -9", "ray.kill"])
 def test_a_process_that_is_gone_is_named_with_what_it_was_doing(call, fragile, way):
     role = fragile()

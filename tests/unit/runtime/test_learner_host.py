@@ -136,17 +136,18 @@ def test_a_spare_that_is_still_starting_is_ahead_of_a_new_group():
     play(scene, act)
 
 
-def test_a_spare_that_died_unseen_is_not_taken_for_a_learner_that_lives():
-    scene = Scene(spare=True)
+@pytest.mark.parametrize("how", ["kill", "hang"])
+def test_a_spare_that_died_unseen_is_no_second_loss_and_a_new_group_is_opened(how):
+    scene = Scene(spare=True, max_restarts=1)
 
     async def act() -> None:
         await scene.host.start()
         await asyncio.sleep(2 * START_S)
-        scene.role("learner-0.1").kill()
+        getattr(scene.role("learner-1.1"), how)()
         group = await scene.host.replace(DIED)
-        with pytest.raises(RoleDied):
-            await group.publish()
-        assert (await (await scene.host.replace(DIED)).publish()).version == 0
+        assert list(scene.host.members) == ["learner-0.2", "learner-1.2"]
+        assert (await group.publish()).version == 0
+        assert scene.role("learner-0.1").death
 
     play(scene, act)
 
@@ -174,6 +175,18 @@ def test_a_group_that_does_not_start_is_followed_by_another_after_a_wait():
         assert await scene.seconds(scene.host.replace(DIED)) == pytest.approx(4.0 + START_S)
         assert list(scene.host.members) == ["learner-0.2", "learner-1.2"]
         assert scene.names(alive=True) == ["learner-0.2", "learner-1.2"], "nothing of the failed start is left"
+
+    play(scene, act)
+
+
+def test_a_spare_that_does_not_start_is_no_second_loss_and_a_new_group_is_opened():
+    scene = Scene(fails(DIED, "learner-1.1"), spare=True, max_restarts=1)
+
+    async def act() -> None:
+        await scene.host.start()
+        await asyncio.sleep(2 * START_S)
+        await scene.host.replace(DIED)
+        assert list(scene.host.members) == ["learner-0.2", "learner-1.2"]
 
     play(scene, act)
 

@@ -135,4 +135,7 @@ def test_files_of_weights_lie_in_the_jobs_directory_unless_told_otherwise(tmp_pa
     assert transport.directory == tmp_path / "weights"
     elsewhere = make_job(["weights.transport=filesystem", "weights.directory=/shared/weights"])
     # Under the job's name, so that two jobs may share the directory.
-    assert str(open_transport(elsewhere, job_dir=Path("runs/sums-1")).directory) == "/shared/weights/sums-1/weights"
+    one, other = (open_transport(elsewhere, job_dir=Path(home) / "sums-1").directory for home in ("/ann", "/bob"))
+    assert one.parent.parent == other.parent.parent == Path("/shared/weights")
+    assert one.parent.name.startswith("sums-1-")
+    assert one != other, "two jobs never share a folder"

@@ -94,6 +94,14 @@ def test_gpus_that_are_not_there_are_refused():
         made("rollout.gpus=2", machine=Machine(cpus=2, gpus=1, memory_bytes=64 * GIB))
 
 
+def test_what_lies_on_a_gpu_does_not_have_to_fit_the_machines_memory():
+    everything = ("train.completions_per_prompt=4", "learner.microbatch_tokens=1000000")
+    host = Machine(cpus=8, gpus=1, memory_bytes=4 * GIB)
+    with pytest.raises(CannotFit):
+        made(*everything, machine=host)
+    made(*everything, "learner.gpus=1", machine=host)
+
+
 def test_fewer_cpus_than_reserved_are_fine_because_roles_take_turns():
     made("rollout.num_workers=4", machine=Machine(cpus=1, gpus=0, memory_bytes=64 * GIB))
 

@@ -29,9 +29,9 @@ def by_file(tmp_path):
     return FilesystemTransport(tmp_path / "weights")
 
 
-def publish(transport, version: int) -> WeightHandle:
+def publish(transport, version: int, *, author: tuple[int, int] = (0, 0)) -> WeightHandle:
     manifest, buffer = flat.flatten([("w", torch.full((100,), float(version)))], version=version, dtype=torch.float32)
-    return WeightHandle(manifest=manifest, location=transport.publish(manifest, buffer), probe=PROBE)
+    return WeightHandle(manifest=manifest, location=transport.publish(manifest, buffer, author=author), probe=PROBE)
 
 
 def test_what_is_fetched_is_what_was_published(transport):
@@ -113,6 +113,15 @@ def test_a_learner_that_was_replaced_cannot_overwrite_or_remove_its_successors_v
         publish(zombie, version)
     zombie.close()
     flat.verify(manifest, by_file.fetch(handle))
+
+
+def test_what_a_killed_learner_left_behind_goes_when_its_successor_publishes(by_file):
+    killed = FilesystemTransport(by_file.directory)
+    for version in (1, 2):
+        publish(killed, version, author=(1, 0))
+    (by_file.directory / "version-00000003-by-1-0.weights.partial").write_bytes(b"torn")
+    publish(by_file, 2, author=(1, 1))
+    assert [path.name for path in by_file.directory.iterdir()] == ["version-00000002-by-1-1.weights"]
 
 
 def test_publishing_a_version_again_after_a_resume_replaces_it(by_file):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +16,9 @@ from rlhf_cluster.driver.ledger import Ledger, read_history
 from rlhf_cluster.driver.ledger.append_log import frames
 from rlhf_cluster.errors import LedgerCorrupt, StorageError
 from rlhf_cluster.flow.audit import audit
+from rlhf_cluster.records import Batch
 from rlhf_cluster.testing import FakeClock
+from rlhf_cluster.testing.groups import make_group
 
 CRASH = """
 import os, sys
@@ -147,6 +151,30 @@ def _open_again(job_dir):
 
 def _open_anew(job_dir):
     return Ledger.open(job_dir, claim=Claim.take(job_dir, take_over=True), clock=FakeClock())
+
+
+def test_a_batch_whose_groups_found_no_room_was_never_accepted(small_job, tmp_path):
+    job = small_job(tmp_path)
+    job.resume()
+    job.step()
+    job.publish(1)
+    job.ledger.dispatched([3], worker_id="rollout-0", version=1)
+    large = replace(make_group([1_000, 1_000], request_id=3, version=1), advantages=None)
+    job.ledger.completed(large, workers=("rollout-0",))
+    allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Room for the entries, and none for the groups.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, allowed[1]))
+    try:
+        with pytest.raises(StorageError, match="Nothing is lost"):
+            job.ledger.accept(Batch(step=1, groups=(large,)))
+        job.ledger.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
+    again = small_job(tmp_path)
+    assert again.ledger.history.step == 1
+    again.resume()
+    again.step()
+    assert len(again.ledger.groups(1)) == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from rlhf_cluster.driver.observers import journal
 from rlhf_cluster.driver.observers.journal import Journal
 from rlhf_cluster.records.events import Evaluated
@@ -77,3 +79,11 @@ def test_lines_are_strict_json(job_events, tmp_path):
 
     for line in (tmp_path / "journal.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=refuse)
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0\0", b'{"event": "Ste', b"\xff\xfe", b"3"])
+def test_a_damaged_line_is_left_out_and_keeps_no_job_from_going_on(job_events, tmp_path, damage):
+    written(job_events[:1], tmp_path)
+    with (tmp_path / "journal.jsonl").open("ab") as file:
+        file.write(damage + b"\n")
+    assert len(written(job_events[1:3], tmp_path)) == 3
