@@ -14,7 +14,6 @@ from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.control import Control
 from rlhf_cluster.driver.figures import Statuses
 from rlhf_cluster.driver.mailbox import answer, post
-from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.sizes import Desired, read_desired
 from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
@@ -286,7 +285,7 @@ def test_stop_ends_the_job_after_the_step_under_way_with_a_checkpoint(stage):
 def test_stop_while_no_step_is_under_way_names_none_that_is_still_to_come(stage, step, told):
     async def act(driver: Any, roles: Any) -> str:
         driver.step, driver.phase = step, "evaluating"
-        return await Control(made.job, driver, roles, stop=made.stop).obey(Stop())
+        return await Control(driver, roles, stop=made.stop).obey(Stop())
 
     made = on(stage)
     assert made.play(act) == f"the job ends {told}"
@@ -329,13 +328,7 @@ def test_a_driver_that_was_replaced_leaves_commands_and_the_status_to_the_next_o
         )
         command_id = post(tmp_path / "job", Stop())
         statuses = Statuses(roles, bound_s=1.0)
-        beside = control_of(
-            setting,
-            driver,
-            roles,
-            statuses,
-            Pacing(made.job, driver.rollouts.fleet, emit=made.events.append, clock=made.clock),
-        )
+        beside = control_of(setting, driver, roles, statuses)
         ended = await asyncio.wait_for(asyncio.gather(*beside, return_exceptions=True), 30.0)
         assert [type(error) for error in ended] == [Fenced, Fenced]
         assert answer(tmp_path / "job", command_id) is None

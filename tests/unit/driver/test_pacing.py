@@ -76,9 +76,9 @@ def test_an_adoption_that_outlasts_the_hand_over_counts_for_no_more_than_that(st
 
 
 def test_the_policy_says_why_it_stays_too(stage):
-    sentence, sizes = observed(stage(make_job(AUTOSCALE), SimulatedRuntime()), figures())
+    pacing, sizes = observed(stage(make_job(AUTOSCALE), SimulatedRuntime()), figures())
     assert sizes == [1]
-    assert " Autoscale: stay at 1: " in sentence
+    assert pacing.reason.startswith("stay at 1: ")
 
 
 def test_without_autoscale_the_number_of_workers_stays(stage):
