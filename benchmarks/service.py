@@ -199,34 +199,66 @@ async def told(relay: Relay, *, num_streams: int, num_events: int = 1000) -> tup
 async def looked_at(relay: Relay, *, num_pages: int, seconds: float, step_s: float) -> list[float]:
     """How long each request of the pages took, while the job does a step now and then."""
     times_s: list[float] = []
-    path = f"{API}/jobs/{relay.job_id}"
-    async with pages_client(relay.service, 4 * num_pages) as client:
-        ready = asyncio.Semaphore(0)
-
-        async def ask(request: str) -> None:
-            begun_s = time.monotonic()
-            (await client.get(f"{path}{request}")).raise_for_status()
-            times_s.append(time.monotonic() - begun_s)
-
-        async def page() -> None:
-            params = {"job_id": relay.job_id, "topics": "jobs,workers,metrics,logs"}
-            async for _ in events_of(client, f"{API}/events/stream", params, ready):
-                await asyncio.sleep(0.4)  # the page waits so long for more news before it asks
-                await asyncio.gather(*map(ask, REQUESTS))
-
-        pages = [asyncio.create_task(page()) for _ in range(num_pages)]
-        for _ in pages:
-            await ready.acquire()
-        end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s:
-            await asyncio.to_thread(relay.send, relay.steps(1))
-            await asyncio.sleep(step_s)
-        for each in pages:
-            each.cancel()
-        for outcome in await asyncio.gather(*pages, return_exceptions=True):
-            if not isinstance(outcome, asyncio.CancelledError):
-                raise RuntimeError("a page ended by itself") from outcome
+    pages = [Page(relay, times_s) for _ in range(num_pages)]
+    running = [asyncio.create_task(page.run()) for page in pages]
+    for page in pages:
+        await page.is_open.wait()
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        await asyncio.to_thread(relay.send, relay.steps(1))
+        await asyncio.sleep(step_s)
+    for each in running:
+        each.cancel()
+    for outcome in await asyncio.gather(*running, return_exceptions=True):
+        if not isinstance(outcome, asyncio.CancelledError):
+            raise RuntimeError("a page ended by itself") from outcome
     return times_s
+
+
+class Page:
+    """One stream, and a connection for each of the requests that follow its news, as a browser has them.
+
+    By hand over sockets: a whole HTTP client costs more than the service does, and would be what is measured.
+    """
+
+    def __init__(self, relay: Relay, times_s: list[float]) -> None:
+        self.is_open = asyncio.Event()
+        self._relay = relay
+        self._times_s = times_s
+
+    async def run(self) -> None:
+        path = f"{API}/jobs/{self._relay.job_id}"
+        connections = [await self._connect() for _ in REQUESTS]
+        stream, _ = stream_connection = await self._connect()
+        await self._send(stream_connection, f"{API}/events/stream?job_id={self._relay.job_id}")
+        await stream.readuntil(b"retry:")
+        self.is_open.set()
+        news = asyncio.create_task(stream.readuntil(b"id: "))
+        while True:
+            await news
+            await asyncio.sleep(0.4)  # the page waits so long for more news before it asks
+            news = asyncio.create_task(stream.readuntil(b"id: "))
+            await asyncio.gather(
+                *(self._ask(each, f"{path}{request}") for each, request in zip(connections, REQUESTS, strict=True))
+            )
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        url = httpx.URL(self._relay.service.url)
+        return await asyncio.open_connection(url.host, url.port)
+
+    async def _send(self, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str) -> None:
+        token = self._relay.service.token
+        connection[1].write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+        await connection[1].drain()
+
+    async def _ask(self, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str) -> None:
+        begun_s = time.monotonic()
+        await self._send(connection, path)
+        head = (await connection[0].readuntil(b"\r\n\r\n")).decode().lower()
+        if not head.startswith("http/1.1 200"):
+            raise RuntimeError(f"{path} was answered {head.splitlines()[0]}")
+        await connection[0].readexactly(int(head.partition("content-length: ")[2].split("\r\n")[0]))
+        self._times_s.append(time.monotonic() - begun_s)
 
 
 def pages_client(service: Service, num_connections: int) -> httpx.AsyncClient:

@@ -1,16 +1,16 @@
 import { describe, expect, it } from "vitest";
 import type { JobDetail, Pool } from "./api/types";
-import { health, inWords, poolStory } from "./words";
+import { advice, health, inWords, poolStory } from "./words";
 
 const pool = (fields: Partial<Pool>): Pool => ({
   pool: "rollout", is_elastic: true, mode: "manual", replicas: 2, min_replicas: null, max_replicas: null, generation: 1,
   observed_generation: 1, num_serving: 2, num_pending: 0, num_draining: 0, num_restarts: 0, pending_reason: "",
-  last_error: "", workers: [], ...fields,
+  last_error: "", workers: [], reason: "", recommended: null, ...fields,
 });
 const job = (fields: Partial<JobDetail>): JobDetail => ({
   job_id: "job_1", name: "a", owner: "me", labels: {}, state: "running", message: "", step: 1, num_steps: 9, created_s: 0,
   started_s: 0, ended_s: null, notes: "", source: "", config: {}, changed: {}, max_attempts: 3, num_attempts: 1, phase: "",
-  waiting_for: "", bottleneck: "", seen_s: 100, ...fields,
+  waiting_for: "", bottleneck: "", time_split: [], seen_s: 100, ...fields,
 });
 
 describe("a pool", () => {
@@ -24,6 +24,18 @@ describe("a pool", () => {
   });
   it("that is whole says so", () => {
     expect(poolStory(pool({}))).toBe("As many as wanted.");
+  });
+});
+
+describe("the advice", () => {
+  it("names the number and why", () => {
+    expect(advice(pool({ recommended: 5, reason: "the learner waits" }))).toBe("5 would be better than 2: the learner waits");
+  });
+  it("is silent where nothing is known, and where a policy decides", () => {
+    expect([advice(pool({})), advice(pool({ mode: "auto", recommended: 5 }))]).toEqual(["", ""]);
+  });
+  it("says so when the number is right", () => {
+    expect(advice(pool({ recommended: 2 }))).toBe("2 is the right number at this pace.");
   });
 });
 

@@ -72,6 +72,13 @@ export function poolStory(pool: Pool, state: JobState = "running"): string {
   return "As many as wanted.";
 }
 
+/** What the measured rates say about the number of replicas; a pool that a policy sets needs no advice. */
+export function advice(pool: Pool): string {
+  if (pool.mode === "auto" || !pool.recommended) return "";
+  if (pool.recommended === pool.replicas) return `${pool.replicas} is the right number at this pace.`;
+  return `${pool.recommended} would be better than ${pool.replicas}${pool.reason ? `: ${pool.reason}` : "."}`;
+}
+
 /** The kinds of events that are worth a line of their own; the steps are in the charts. */
 export const NOTABLE = [
   "JobStarted", "Phase", "Evaluated", "GroupDropped", "RewardFailed", "CheckpointSaved", "WorkerChanged", "PromptQuarantined",

@@ -80,6 +80,7 @@ def tells_nothing(message: StreamMessage) -> bool:
 
 
 def _follow(client: Client, job_id: str, *, output: str, shows_events: bool) -> JobDetail:
+    is_first = True
     for message in messages_of(client, job_id):
         if "event_id" in message.data and shows_events:
             _show(message, output=output)
@@ -87,6 +88,9 @@ def _follow(client: Client, job_id: str, *, output: str, shows_events: bool) -> 
             job = patiently(lambda: client.job(job_id))
             if job.state in OVER:
                 return job
+            if is_first and output == "table":
+                click.echo(f"{clock(time.time())}  the job is {job.state}, at step {job.step} of {job.num_steps}")
+            is_first = False
     raise AssertionError("the stream has no end")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -93,6 +94,7 @@ async def stream(
                 yield frames.keep_alive(news.place)
             if not news.is_more:
                 await _set_before(changed, alive_s + keep_alive_s)
+                await asyncio.sleep(random.random() * hub.spread_s)
     except SQLAlchemyError as error:
         log.warning("an event stream ends, because the database cannot be read: %s", error)
 

@@ -22,6 +22,9 @@ POLL_S = 0.5
 KEEP = 1000
 """Events in memory. Listeners who are further behind read the database themselves."""
 PAGE = 500
+SPREAD_S, MAX_SPREAD_S = 0.02, 1.0
+"""A crowd is told over so much time for each of it: every one of them asks for something when it hears of news, and
+all at once would wait for each other."""
 VIEW, LOGS = "view", "logs"
 
 log = logging.getLogger(__name__)
@@ -65,6 +68,11 @@ class Hub:
     @property
     def num_listeners(self) -> int:
         return self._listeners.total()
+
+    @property
+    def spread_s(self) -> float:
+        """Over which listeners shall spread out before they go on; 0 for one alone."""
+        return min(MAX_SPREAD_S, SPREAD_S * (self.num_listeners - 1))
 
     def enter(self, who: str) -> None:
         """Raises `TooManyStreams`. Whoever enters must leave."""

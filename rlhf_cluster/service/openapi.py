@@ -32,7 +32,7 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = describe(app)
         return app.openapi_schema
 
-    app.openapi = described  # ty: ignore[invalid-assignment]
+    app.openapi = described
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

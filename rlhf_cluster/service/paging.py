@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -17,7 +17,7 @@ Cursor = Annotated[str | None, Query(max_length=1000, description="`next_cursor`
 
 
 @contextmanager
-def cursor_checked() -> Iterator[None]:
+def cursor_checked() -> Generator[None]:
     """Around the one store function that reads the cursor: a cursor that no page gave is the client's fault."""
     try:
         yield

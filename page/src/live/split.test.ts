@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { timeSplit } from "./split";
+import { roleShares, timeSplit } from "./split";
 
 const STEP = { "driver/step_s": 10, "driver/gather_s": 6, "driver/update_s": 2, "weights/hand_over_s": 1, "weights/adopt_s": 0.5 };
 
@@ -16,4 +16,9 @@ it("before the first step there is nothing to split", () => {
 });
 it("a role that did not say how idle it was is left out", () => {
   expect(timeSplit({ ...STEP, "rollout/idle_share": 0.25, "reward/idle_share": null })!.busy).toEqual([{ role: "rollout", share: 0.75 }]);
+});
+it("the learner waits for rollouts, every other role for work", () => {
+  const time = { busy: 0.4, waiting: 0.6, adopting: 0, other: 0 };
+  expect(roleShares({ role: "learner", ...time }).map((each) => each.name)).toEqual(["busy", "waiting for rollouts"]);
+  expect(roleShares({ role: "reward", ...time })[1]!.name).toBe("waiting for work");
 });

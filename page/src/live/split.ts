@@ -1,8 +1,25 @@
-// Where the time of a step goes, from its metrics. Pure; the same parts as flow/bottleneck.py names.
-import type { Figure } from "../api/types";
+// Where the time goes: of a step, from its metrics, and of every role, as the driver tells it. Pure.
+import type { Figure, RoleTime } from "../api/types";
+
+export interface Share {
+  name: string;
+  share: number;
+  colour: string;
+}
+
+/** What a role did, in the order in which it is drawn. */
+export function roleShares(time: RoleTime): Share[] {
+  const parts: [string, Figure, string][] = [
+    ["busy", time.busy, "var(--c2)"],
+    [time.role === "learner" ? "waiting for rollouts" : "waiting for work", time.waiting, "var(--c3)"],
+    ["handing over weights", time.adopting, "var(--c5)"],
+    ["other", time.other, "var(--line-strong)"],
+  ];
+  return parts.map(([name, share, colour]) => ({ name, share: share ?? 0, colour })).filter((each) => each.share >= 0.005);
+}
 
 export interface TimeSplit {
-  parts: { name: string; share: number; colour: string }[];
+  parts: Share[];
   busy: { role: string; share: number }[];
 }
 
@@ -22,7 +39,7 @@ export function timeSplit(values: Record<string, Figure>): TimeSplit | null {
   // Waits overlap by a rounding: shares never add up to more than the whole.
   const told_s = known.reduce((sum, [, each]) => sum + each, 0);
   const whole_s = Math.max(step_s, told_s);
-  const parts: TimeSplit["parts"] = known.map(([name, each, colour]) => ({ name, share: each / whole_s, colour }));
+  const parts: Share[] = known.map(([name, each, colour]) => ({ name, share: each / whole_s, colour }));
   parts.push({ name: "Other", share: (whole_s - told_s) / whole_s, colour: "var(--line-strong)" });
   const busy = ["rollout", "reward", "reference", "learner"].flatMap((role) => {
     const idle = values[`${role}/idle_share`];

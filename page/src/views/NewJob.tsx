@@ -64,7 +64,10 @@ export function NewJob() {
   const isCurrent = asked === JSON.stringify(body) && !checked.isFetching;
   const problems = checked.error ? problemsOf(checked.error) : [];
   const isGood = isWorthChecking && isCurrent && checked.data !== undefined && !checked.error;
-  const config = new Map(checked.data ? flat(checked.data.config) : []);
+  // What a field has when it is left empty is known from the last job that was good.
+  const lastGood = useRef<Checked | undefined>(undefined);
+  if (checked.data && !checked.error && mode === "recipe") lastGood.current = checked.data;
+  const config = new Map(lastGood.current ? flat(lastGood.current.config) : []);
   return (
     <form onSubmit={(event) => { event.preventDefault(); if (isGood) submit.mutate(); }}>
       <div className={css.head}>
@@ -105,7 +108,7 @@ export function NewJob() {
           )}
           <Card title="About it">
             <div className={css.fields}>
-              <Text label="Name" value={about.name} placeholder={String(config.get("name") ?? "as in the file")} onChange={(name) => setAbout({ ...about, name })} />
+              <Text label="Name" value={about.name} placeholder={mode === "recipe" ? String(config.get("name") ?? "") : "as in the file"} onChange={(name) => setAbout({ ...about, name })} />
               <Text label="Labels" value={about.labels} placeholder="team=nlp, trial" onChange={(labels) => setAbout({ ...about, labels })} />
               <Text label="Most attempts" value={about.attempts} type="number" onChange={(attempts) => setAbout({ ...about, attempts })} />
               <Text label="Notes" value={about.notes} placeholder="What is to be found out" onChange={(notes) => setAbout({ ...about, notes })} />

@@ -54,7 +54,7 @@ def list_events(
     return Page(items=[Event.model_validate(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/events/stream", response_class=EventStream)
+@router.get("/events/stream", response_class=EventStream, status_code=200)
 async def stream_events(
     request: Request,
     caller: Reader,

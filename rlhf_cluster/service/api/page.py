@@ -22,7 +22,8 @@ BASE = re.compile(r'<base href="[^"]*"\s*/?>')
 HASHED = "assets/"
 FOR_GOOD = "public, max-age=31536000, immutable"
 NOT_BUILT = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><base href="/"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8"><base href="/">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>rlhf_cluster</title>
 <style>body { font: 16px/1.6 system-ui, sans-serif; max-width: 42rem; margin: 12vh auto; padding: 0 1.5rem;
 color-scheme: light dark } code { background: #8882; padding: 0 .3em; border-radius: 4px }</style></head>

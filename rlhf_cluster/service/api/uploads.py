@@ -32,7 +32,7 @@ def path_of(data_dir: FilePath, sha256: str) -> FilePath:
     return data_dir / "uploads" / f"{sha256}.zip"
 
 
-@router.head("/{sha256}", response_model=None)
+@router.head("/{sha256}", response_class=Response)
 def has_upload(request: Request, caller: Submitter, sha256: Sha256) -> Response:
     """Whether it is here already and need not be sent."""
     with request.app.state.service.db.reading() as connection:

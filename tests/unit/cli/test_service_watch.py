@@ -67,12 +67,14 @@ def job_id(service, request):
 
 @pytest.fixture
 def warm_up(service, job_id):
-    """Something happens. Told again and again: what happened before the watching began is not shown."""
+    """Something happens. Where it is told again and again: what happened before the watching began is not shown."""
     return lambda: service.tell(job_id, [{"event": "Phase", "time_s": 1.0, "step": 0, "name": "warming up"}])
 
 
 def test_watching_prints_what_happens_and_ends_with_the_job(service, job_id, warm_up):
-    watching = Following("watch", job_id).until("warming up", meanwhile=warm_up)
+    watching = Following("watch", job_id).until("the job is running, at step 4 of 20")
+    warm_up()
+    watching.until("warming up")
     service.tell_steps(job_id, [5])
     watching.until("step 5: reward 0.5")
     service.end(job_id)
@@ -97,9 +99,9 @@ def test_events_as_json_one_a_line(service, job_id, warm_up):
 
 
 @pytest.mark.parametrize(("arguments", "again"), [(["watch"], "rlhf watch"), (["logs", "-f"], "rlhf logs -f")])
-def test_ctrl_c_detaches_says_how_to_come_back_and_leaves_the_job_alone(service, job_id, warm_up, arguments, again):
+def test_ctrl_c_detaches_says_how_to_come_back_and_leaves_the_job_alone(service, job_id, arguments, again):
     service.write(job_id, "driver", "a line")
-    following = Following(*arguments, job_id).until("a line|warming up", meanwhile=warm_up)
+    following = Following(*arguments, job_id).until("a line|the job is running")
     code, out = following.press_ctrl_c().end()
     assert code == 130
     assert out.splitlines()[-1].startswith("detached: the job goes on; `")
@@ -110,8 +112,7 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_leaves_the_job_alone(service,
 def test_submitting_and_waiting_detaches_as_well(service):
     waiting = Following("submit", "word-world", "--name", "waited-for", "--wait").until("submitted job_\\w+")
     job_id = re.search("submitted (job_\\w+)", waiting.out)[1]
-    service.run(job_id)
-    waiting.until("running|attempt|submitted by")
+    waiting.until("the job is queued, at step 0")
     code, out = waiting.press_ctrl_c().end()
     assert (code, f"`rlhf watch {job_id}` shows it again" in out) == (130, True)
 

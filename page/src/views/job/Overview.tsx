@@ -3,10 +3,10 @@ import { Link } from "react-router";
 import { useAttempts, useEvents, useLatest, usePools, useSeries } from "../../api/queries";
 import type { Figure, Pool } from "../../api/types";
 import { clock, figure, fixed, percent } from "../../format";
-import { timeSplit } from "../../live/split";
+import { roleShares, timeSplit } from "../../live/split";
 import { Badge, Card, Dot, Empty, notYet, parts, Sparkline } from "../../parts/parts";
 import { useNow } from "../../parts/now";
-import { capital, eventTone, health, inWords, isOver, NOTABLE, poolStory, type Tone } from "../../words";
+import { advice, capital, eventTone, health, inWords, isOver, NOTABLE, poolStory, type Tone } from "../../words";
 import { useJobContext } from "./Job";
 import css from "./job.module.css";
 
@@ -58,6 +58,7 @@ function thinned(values: readonly Figure[]): Figure[] {
 
 function TimeCard({ values }: { values: Record<string, Figure> }) {
   const { job } = useJobContext();
+  const rollout = usePools(job.job_id).data?.find((pool) => pool.pool === "rollout");
   const split = timeSplit(values);
   if (!split) {
     return <Card title="Where the time goes"><Empty title="No step is finished yet">{job.waiting_for && capital(job.waiting_for)}</Empty></Card>;
@@ -71,7 +72,8 @@ function TimeCard({ values }: { values: Record<string, Figure> }) {
       <ul className={css.legend}>
         {split.parts.map((part) => <li key={part.name}><i style={{ background: part.colour }} />{part.name} <b>{percent(part.share)}</b></li>)}
       </ul>
-      {split.busy.length > 0 && (
+      {job.time_split.length > 0 && <RoleTimes />}
+      {job.time_split.length === 0 && split.busy.length > 0 && (
         <div className={css.idle}>
           {split.busy.map(({ role, share }) => [
             <span key={role}>{capital(role)} busy</span>,
@@ -80,7 +82,30 @@ function TimeCard({ values }: { values: Record<string, Figure> }) {
           ])}
         </div>
       )}
+      {rollout && advice(rollout) && (
+        <p className={css.advice}><b>Rollout workers.</b> {capital(advice(rollout))} {rollout.recommended !== rollout.replicas && <Link to="workers">Change it</Link>}</p>
+      )}
     </Card>
+  );
+}
+
+/** Who waited for whom over the last steps. */
+function RoleTimes() {
+  const { job } = useJobContext();
+  return (
+    <div className={css.idle}>
+      {job.time_split.map((time) => {
+        const shares = roleShares(time);
+        const told = shares.map((each) => `${each.name} ${percent(each.share)}`).join(", ");
+        return [
+          <span key={time.role}>{capital(time.role)}</span>,
+          <span key={`${time.role} bar`} className={css.roleBar} role="img" aria-label={`${time.role}: ${told}`} title={told}>
+            {shares.map((each) => <span key={each.name} style={{ flex: each.share, background: each.colour }} />)}
+          </span>,
+          <span key={`${time.role} share`}>{percent(time.busy)} busy</span>,
+        ];
+      })}
+    </div>
   );
 }
 

@@ -7,7 +7,7 @@ import { bytes, count, duration, percent } from "../../format";
 import { useNow } from "../../parts/now";
 import { Badge, Bar, Button, Card, classes, Confirm, Dot, Empty, Note, notYet, parts, Segments, sentenceOf, Stepper } from "../../parts/parts";
 import { useSay } from "../../parts/say";
-import { capital, isOver, poolStory, workerTone } from "../../words";
+import { advice, capital, isOver, poolStory, workerTone } from "../../words";
 import { useJobContext } from "./Job";
 import css from "./job.module.css";
 
@@ -41,6 +41,7 @@ function PoolCard({ pool }: { pool: Pool }) {
             {!over && pool.observed_generation < pool.generation && <Badge tone="active" pulses>asked</Badge>}
           </h2>
           {!over && <p className={classes(isShort && css.warn)} aria-live="polite">{poolStory(pool, job.state)}</p>}
+          {!over && (advice(pool) || (pool.mode === "auto" && pool.reason)) && <p>{capital(advice(pool) || `the policy says: ${pool.reason}`)}</p>}
         </div>
         {!over && <Scaling pool={pool} />}
       </div>

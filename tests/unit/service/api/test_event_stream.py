@@ -153,3 +153,12 @@ def test_a_hub_that_nobody_listens_to_reads_nothing(db):
         await running
 
     asyncio.run(asyncio.wait_for(play(), BOUND_S))
+
+
+def test_one_listener_goes_on_at_once_and_a_crowd_spreads_out_for_a_second_at_most(db):
+    hub = Hub(db, max_streams=1000)
+    hub.enter("ada")
+    assert hub.spread_s == 0
+    for _ in range(500):
+        hub.enter("bo")
+    assert hub.spread_s == 1.0
