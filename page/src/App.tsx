@@ -1,8 +1,10 @@
 // Which view an address shows, and the login before all of them.
-import { lazy, Suspense, useEffect } from "react";
+import { useQueryClient } from "@tanstack/react-query";
+import { lazy, Suspense, useEffect, useState } from "react";
 import { Navigate, Route, Routes } from "react-router";
 import { ApiError } from "./api/client";
 import { useMe } from "./api/queries";
+import type { Me } from "./api/types";
 import { Live } from "./live/Live";
 import { Empty, Skeleton } from "./parts/parts";
 import { Shell } from "./Shell";
@@ -24,9 +26,17 @@ const Charts = lazy(() => import("./views/job/Charts"));
 const Compare = lazy(() => import("./views/Compare"));
 
 export function App() {
-  const me = useMe();
+  const client = useQueryClient();
+  const [isOpening, setOpening] = useState(() => tokenInAddress() !== null);
+  // Asked while a session is being opened, who one is would still be nobody.
+  const me = useMe(!isOpening);
   const isUnknown = me.error instanceof ApiError && me.error.status === 401;
-  if (isUnknown || tokenInAddress()) return <Login onDone={() => void me.refetch()} />;
+  const opened = async (who: Me) => {
+    await client.cancelQueries({ queryKey: ["me"] });
+    client.setQueryData(["me"], who);
+    setOpening(false);
+  };
+  if (isUnknown || isOpening) return <Login onDone={(who) => void opened(who)} />;
   if (me.isPending) return <Skeleton />;
   if (!me.data) return <Empty title="The service does not answer">This page asks again by itself. Jobs go on meanwhile.<Reask ask={me.refetch} /></Empty>;
   return (

@@ -10,7 +10,8 @@ import type {
   SeriesSet, SetPool, Version,
 } from "./types";
 
-export const useMe = () => useQuery({ queryKey: ["me"], queryFn: () => get<Me>("/auth/me"), staleTime: Infinity });
+export const useMe = (enabled: boolean) =>
+  useQuery({ queryKey: ["me"], queryFn: ({ signal }) => get<Me>("/auth/me", {}, signal), staleTime: Infinity, enabled });
 export const useVersion = () =>
   useQuery({ queryKey: ["version"], queryFn: () => get<Version>("/version"), staleTime: Infinity });
 export const useCluster = () =>

@@ -10,7 +10,7 @@ export function tokenInAddress(): string | null {
   return new URLSearchParams(location.hash.slice(1)).get("token");
 }
 
-export function Login({ onDone }: { onDone: () => void }) {
+export function Login({ onDone }: { onDone: (who: Me) => void }) {
   const [token, setToken] = useState("");
   const [error, setError] = useState<unknown>(null);
   const [isBusy, setBusy] = useState(false);
@@ -20,8 +20,7 @@ export function Login({ onDone }: { onDone: () => void }) {
     setBusy(true);
     setError(null);
     try {
-      await send<Me>("POST", "/auth/session", { body: { token: secret.trim() } });
-      onDone();
+      onDone(await send<Me>("POST", "/auth/session", { body: { token: secret.trim() } }));
     } catch (refused) {
       setError(refused);
     } finally {
