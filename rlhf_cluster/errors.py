@@ -27,6 +27,11 @@
     |  |- BadAnswer                  what it answered cannot be true (counts, versions, log-probabilities)
     |  |- NotServing                 it was asked to generate before it holds verified weights
     |  '- BudgetSpent                it was replaced too often; the message holds the last cause and log lines
+    |- ServiceError                  the service refused; carries status, code and request id of its answer
+    |  |- ServiceAway                it did not answer, or cannot now, or nobody has said where it is
+    |  |- NotAuthorized              it knows no such token, or the token may not do this
+    |  |- NotOnService               what was named does not exist there
+    |  '- BadRequest                 what was sent is wrong: a job file, an override, a field
     '- Interrupted                   the user asked the job to stop
 
 All of them survive pickling: an actor raises, the driver catches the same type with the same fields.
@@ -156,6 +161,32 @@ class NotServing(RoleError):
 
 
 class BudgetSpent(RoleError):
+    pass
+
+
+class ServiceError(RlhfError):
+    """`status` is HTTP's and 0 without an answer; `code` is for programs, `request_id` for the service's log."""
+
+    def __init__(self, message: str, *, status: int = 0, code: str = "", request_id: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+
+
+class ServiceAway(ServiceError):
+    pass
+
+
+class NotAuthorized(ServiceError):
+    pass
+
+
+class NotOnService(ServiceError):
+    pass
+
+
+class BadRequest(ServiceError):
     pass
 
 

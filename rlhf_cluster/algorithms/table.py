@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 from rlhf_cluster.algorithms.base import Algorithm
 from rlhf_cluster.algorithms.grpo import GRPO
 from rlhf_cluster.algorithms.sft import SFT
+from rlhf_cluster.algorithms.unseen import UnseenAlgorithm
 from rlhf_cluster.errors import ConfigError, did_you_mean
 
 ALGORITHMS: dict[str, type[Algorithm]] = {"grpo": GRPO, "sft": SFT}
@@ -47,6 +48,8 @@ def algorithm_class(name: object) -> type[Algorithm]:
 
 def type_name(algorithm: Algorithm) -> str:
     """The `type` under which `resolve` finds the class of `algorithm` again."""
+    if isinstance(algorithm, UnseenAlgorithm):
+        return algorithm.type
     kind = type(algorithm)
     named = (name for name, known in ALGORITHMS.items() if known is kind)
     return next(named, f"{kind.__module__}:{kind.__qualname__}")
@@ -63,6 +66,15 @@ def _imported(path: str) -> type[Algorithm]:
     return kind
 
 
+def _checked(value: Any, info: ValidationInfo) -> Algorithm:
+    """`resolve`, or a stand-in where the context forbids to import outside code."""
+    if isinstance(value, Mapping) and (info.context or {}).get("runs_outside_code", True) is False:
+        name = value.get("type")
+        if isinstance(name, str) and ":" in name:
+            return UnseenAlgorithm.model_validate(value)
+    return resolve(value)
+
+
 def _dump(algorithm: Algorithm) -> dict[str, Any]:
     return {"type": type_name(algorithm), **algorithm.model_dump(mode="json", exclude={"type"})}
 
@@ -76,7 +88,7 @@ _OUTSIDE_SCHEMA = {
 
 AlgorithmSettings = Annotated[
     Algorithm,
-    BeforeValidator(resolve),
+    BeforeValidator(_checked),
     PlainSerializer(_dump),
     WithJsonSchema({"anyOf": [*(kind.model_json_schema() for kind in ALGORITHMS.values()), _OUTSIDE_SCHEMA]}),
 ]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rlhf_cluster.cli.control import job_dir_argument
 from rlhf_cluster.cli.failure import DONE, JOB_FAILED, NotFound
 from rlhf_cluster.cli.output import emit, output_option, table
+from rlhf_cluster.cli.reference import job_dir_argument
 
 if TYPE_CHECKING:
     from rlhf_cluster.config import JobConfig

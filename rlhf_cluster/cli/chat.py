@@ -44,15 +44,15 @@ def chat(
 
     Without a chat template, or with --raw, each line is a text to continue. Ctrl-C ends an answer, Ctrl-D the chat.
     """
-    if output == "json" and prompt is None:
-        raise click.UsageError("-o json needs --prompt: a conversation is not one JSON object")
+    if output != "table" and prompt is None:
+        raise click.UsageError(f"-o {output} needs --prompt: a conversation is not one JSON object")
     if prompt == "":
         raise click.UsageError("--prompt is empty; give it some text")
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
     session = _Session(_open(checkpoint), sampling, system=system, raw=raw, seed=seed)
     if prompt is None:
         session.talk()
-    elif output == "json":
+    elif output != "table":
         completion = "".join(session.answer(prompt))
         emit({"prompt": prompt, "completion": completion}, output=output, text=lambda: completion)
     else:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
-import click
-
-from rlhf_cluster.cli.failure import NotFound, Refused, Unavailable
+from rlhf_cluster.cli.failure import Refused, Unavailable
 from rlhf_cluster.cli.output import emit
 from rlhf_cluster.driver import mailbox
 from rlhf_cluster.driver.claim import current_driver
@@ -16,7 +13,7 @@ from rlhf_cluster.driver.mailbox import Answer
 from rlhf_cluster.driver.observers.excerpt import printable
 from rlhf_cluster.driver.status_file import read_view
 from rlhf_cluster.errors import StorageError
-from rlhf_cluster.records.commands import Command, Scale
+from rlhf_cluster.records.commands import Command
 
 OUTCOMES = ("succeeded", "failed", "interrupted")
 """States of a view that are an end."""
@@ -24,34 +21,13 @@ LOOK_EVERY_S = 1.0
 """How often it is looked whether the driver that is waited for still runs."""
 
 
-class JobDir(click.Path):
-    """A directory that holds a job. Raises `NotFound` for anything else."""
-
-    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        job_dir = Path(value)
-        if not (job_dir / "job.json").is_file():
-            raise NotFound(
-                f"{job_dir} is no job directory, as it holds no job.json: `rlhf run` makes one inside output_dir and "
-                "prints its path"
-            )
-        return job_dir
-
-
-job_dir_argument = click.argument("job_dir", type=JobDir())
-
-
-def within_option(default_s: float, *, help: str = "Seconds to wait for the driver's answer."):
-    kind = click.FloatRange(min=0, min_open=True)
-    return click.option("--within", "within_s", type=kind, default=default_s, show_default=True, help=help)
-
-
 def ask(job_dir: Path, command: Command, *, within_s: float) -> str:
     """The driver's sentence, fit for a terminal.
 
     Raises `Refused` when it says no, `Unavailable` when none is running or it does not answer in time. The command is
-    then withdrawn; a `Scale` stays, for the next driver or until this one comes to it.
+    then withdrawn; what says how many workers there should be stays, for the next driver or until this one comes to it.
     """
-    stays = isinstance(command, Scale)
+    stays = isinstance(command, mailbox.SIZES)
     if not driver_runs(job_dir) and not (stays and _goes_on(job_dir)):
         raise Unavailable(no_driver(job_dir))
     try:

@@ -46,7 +46,7 @@ def evaluate(job: str, overrides: tuple[str, ...], checkpoint: Path | None, outp
 
 def _text(data: dict[str, Any]) -> str:
     from rlhf_cluster.driver.observers.excerpt import excerpt
-    from rlhf_cluster.driver.observers.progress import figure
+    from rlhf_cluster.driver.observers.figures import figure
     from rlhf_cluster.driver.observers.summary import answer
 
     metrics = [(name, "" if value is None else figure(value)) for name, value in data["metrics"].items()]

@@ -10,9 +10,21 @@ from typing import Any
 
 import click
 
-from rlhf_cluster.errors import ConfigError, DataError, Interrupted, ModelError, RlhfError, RoleError
+from rlhf_cluster.errors import (
+    BadRequest,
+    ConfigError,
+    DataError,
+    Interrupted,
+    ModelError,
+    NotAuthorized,
+    NotOnService,
+    RlhfError,
+    RoleError,
+    ServiceAway,
+    ServiceError,
+)
 
-DONE, JOB_FAILED, USAGE, NOT_FOUND, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 5, 130
+DONE, JOB_FAILED, USAGE, NOT_FOUND, AUTH, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 
 class NotFound(RlhfError):
@@ -27,9 +39,17 @@ class Refused(RlhfError):
     """The driver answered no."""
 
 
+class Detached(Interrupted):
+    """Ctrl-C while something was watched, which goes on; the message says how to watch it again."""
+
+
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, NOT_FOUND),
+    (NotOnService, NOT_FOUND),
+    (NotAuthorized, AUTH),
     (Unavailable, UNAVAILABLE),
+    (ServiceAway, UNAVAILABLE),
+    (BadRequest, USAGE),
     (Interrupted, INTERRUPTED),
     (click.Abort, INTERRUPTED),
     (ConfigError, USAGE),
@@ -49,7 +69,8 @@ def report(error: Exception, *, as_json: bool) -> int:
     elif isinstance(error, click.ClickException):
         error.show()
     else:
-        click.echo("\n".join([f"Error: {message(error)}", *_notes(error)]), err=True)
+        prefix = "" if isinstance(error, Detached) else "Error: "
+        click.echo("\n".join([f"{prefix}{message(error)}", *_notes(error)]), err=True)
     return exit_code(error)
 
 
@@ -73,6 +94,8 @@ def as_dict(error: Exception) -> dict[str, Any]:
         described["notes"] = _notes(error)
     if isinstance(error, RoleError):
         described |= {"role": error.role, "worker_id": error.worker_id, "activity": error.activity}
+    if isinstance(error, ServiceError):
+        described |= {"status": error.status, "code": error.code, "request_id": error.request_id}
     return described
 
 
@@ -81,7 +104,9 @@ def _notes(error: Exception) -> list[str]:
 
 
 def wants_json(arguments: Sequence[str]) -> bool:
-    """Whether `-o json` is among the arguments; needed before they are parsed, as parsing may be what fails."""
-    joined = {"-ojson", "-o=json", "--output=json"}
-    spaced = {("-o", "json"), ("--output", "json")}
+    """Whether `-o json` or `-o jsonl` is among the arguments; needed before they are parsed, as parsing may be what
+    fails."""
+    kinds = ("json", "jsonl")
+    joined = {f"{option}{kind}" for option in ("-o", "-o=", "--output=") for kind in kinds}
+    spaced = {(option, kind) for option in ("-o", "--output") for kind in kinds}
     return bool(joined & set(arguments)) or bool(spaced & set(itertools.pairwise(arguments)))

@@ -18,13 +18,35 @@ from rlhf_cluster.errors import RlhfError
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("rlhf_cluster.cli.run:run", "Run a job here, on the local runtime or on Ray."),
-    "resume": ("rlhf_cluster.cli.resume:resume", "Go on with a job that was paused, stopped or killed."),
-    "status": ("rlhf_cluster.cli.status:status", "Show a job, its workers and what it waits for."),
+    "submit": ("rlhf_cluster.cli.submit:submit", "Submit a job to the service."),
+    "list": ("rlhf_cluster.cli.list:list_jobs", "List the jobs of the service."),
+    "show": ("rlhf_cluster.cli.show:show", "Show all that is known of a job."),
+    "watch": ("rlhf_cluster.cli.watch:watch", "Show a job live, until it is over."),
+    "status": ("rlhf_cluster.cli.status:status", "Show a job, its workers and what it waits for; or the service."),
+    "workers": ("rlhf_cluster.cli.workers:workers", "Show the pools of a job and every worker."),
+    "logs": ("rlhf_cluster.cli.logs:logs", "Print what the processes of a job write."),
+    "metrics": ("rlhf_cluster.cli.metrics:metrics", "Show what a job measures, as figures or curves."),
+    "samples": ("rlhf_cluster.cli.samples:samples", "Show completions of a job with their rewards."),
+    "compare": ("rlhf_cluster.cli.compare:compare", "Compare the settings and figures of jobs."),
     "scale": ("rlhf_cluster.cli.scale:scale", "Change how many workers a running job has."),
     "drain": ("rlhf_cluster.cli.drain:drain", "Retire one worker of a running job; its work is handed over."),
     "pause": ("rlhf_cluster.cli.pause:pause", "Let a running job send out no new prompts."),
+    "resume": ("rlhf_cluster.cli.resume:resume", "Go on with a job that was paused, stopped or killed."),
     "checkpoint": ("rlhf_cluster.cli.checkpoint:checkpoint", "Let a running job write a checkpoint."),
     "stop": ("rlhf_cluster.cli.stop:stop", "End a running job after the step under way, with a checkpoint."),
+    "cancel": ("rlhf_cluster.cli.cancel:cancel", "End a job of the service, gently; do not wait for it."),
+    "kill": ("rlhf_cluster.cli.kill:kill", "End a job of the service at once."),
+    "retry": ("rlhf_cluster.cli.retry:retry", "Go on with a job of the service that failed or was cancelled."),
+    "clone": ("rlhf_cluster.cli.clone:clone", "Submit a job of the service once more, from the beginning."),
+    "up": ("rlhf_cluster.cli.up:up", "Start the service on this machine, with a Ray of its own."),
+    "down": ("rlhf_cluster.cli.down:down", "End the service of this machine."),
+    "serve": ("rlhf_cluster.cli.serve:serve", "Serve the API and the page, in the foreground."),
+    "login": ("rlhf_cluster.cli.login:login", "Remember a service and a token for it."),
+    "logout": ("rlhf_cluster.cli.logout:logout", "Forget the token that `rlhf login` has stored."),
+    "whoami": ("rlhf_cluster.cli.whoami:whoami", "Show which service is asked, and as whom."),
+    "token": ("rlhf_cluster.cli.token:token", "Make, list and revoke tokens for the service."),
+    "cluster": ("rlhf_cluster.cli.cluster:cluster", "Show the Ray cluster of the service."),
+    "openapi": ("rlhf_cluster.cli.openapi:openapi", "Print the description of the REST API."),
     "audit": ("rlhf_cluster.cli.audit:audit", "Prove from its ledger that a job lost and repeated no prompt."),
     "replay": ("rlhf_cluster.cli.replay:replay", "Compute a step of a job once more and compare its loss."),
     "plan": ("rlhf_cluster.cli.plan:plan", "Show a job's batch arithmetic and placement; start nothing."),
@@ -67,8 +89,9 @@ class Verbs(click.Group):
 def rlhf() -> None:
     """Reinforcement learning from human feedback, on a laptop or a cluster.
 
-    Exit codes: 0 done, 1 the job failed or refused, 2 wrong usage or configuration, 3 not found, 5 no driver answers,
-    130 interrupted. RLHF_DEBUG=1 shows tracebacks.
+    JOB is the id of a job of the service, the beginning of one, a name, @last, or the directory of a job that runs
+    without a service. Exit codes: 0 done, 1 the job failed or refused, 2 wrong usage or configuration, 3 not found, 4
+    not allowed, 5 no driver or no service answers, 130 interrupted. RLHF_DEBUG=1 shows tracebacks.
     """
 
 

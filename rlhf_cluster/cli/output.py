@@ -1,4 +1,4 @@
-"""What every verb prints on stdout: a table for people or JSON for programs, chosen by `-o`."""
+"""What every verb prints on stdout: a table for people, or JSON for programs, whole or a line an item; `-o` chooses."""
 
 from __future__ import annotations
 
@@ -11,19 +11,32 @@ import click
 output_option = click.option(
     "-o",
     "--output",
-    type=click.Choice(["table", "json"]),
+    type=click.Choice(["table", "json", "jsonl"]),
     default="table",
     show_default=True,
-    help="Text for people or JSON for programs.",
+    help="Text for people, or JSON for programs: one document, or one line an item.",
 )
 
 
 def emit(data: Any, *, output: str, text: Callable[[], str]) -> None:
-    """Print `data` as JSON, or what `text()` makes of it."""
+    """Print `data` as JSON, or what `text()` makes of it. A message of the API is data too."""
     if output == "json":
-        click.echo(json.dumps(data, indent=2, default=str))
+        click.echo(json.dumps(data, indent=2, default=_plain))
+    elif output == "jsonl":
+        for item in data if isinstance(data, list | tuple) else [data]:
+            emit_line(item)
     else:
         click.echo(text())
+
+
+def emit_line(item: Any) -> None:
+    """One JSON line, at once: somebody may be reading along."""
+    click.echo(json.dumps(item, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    dump = getattr(value, "model_dump", None)
+    return str(value) if dump is None else dump(mode="json")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

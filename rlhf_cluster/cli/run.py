@@ -49,7 +49,7 @@ def run_to_end(config: JobConfig, *, output: str, job_dir: Path | None = None, t
     from rlhf_cluster.driver.observers.build import JobObservers
 
     # The journal is always kept: the summary is made from it.
-    observers = JobObservers(("journal", *config.observers), stream=sys.stderr if output == "json" else sys.stdout)
+    observers = JobObservers(("journal", *config.observers), stream=sys.stdout if output == "table" else sys.stderr)
     try:
         ended = asyncio.run(_run(config, observers, job_dir=job_dir, take_over=take_over))
     except RlhfError as error:

@@ -1,49 +1,71 @@
-"""`rlhf status JOB_DIR`: a job as its driver last saw it, and whether that driver still runs."""
+"""`rlhf status [JOB]`: a job as its driver last saw it, and whether that one still runs; without a job, the service."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlhf_cluster.cli.control import job_dir_argument
 from rlhf_cluster.cli.failure import Unavailable
-from rlhf_cluster.cli.output import emit, output_option
-from rlhf_cluster.cli.status_text import render
-from rlhf_cluster.driver.claim import current_driver
-from rlhf_cluster.driver.status_file import read_view
+from rlhf_cluster.cli.job_text import status_of
+from rlhf_cluster.cli.output import emit, emit_line, output_option
+from rlhf_cluster.cli.reference import JobReference
+from rlhf_cluster.cli.service import OVER, connected, service_options
+from rlhf_cluster.cli.words import columns
+from rlhf_cluster.driver.observers.excerpt import excerpt
+
+if TYPE_CHECKING:
+    from rlhf_cluster.client import Client
 
 WATCH_EVERY_S = 1.0
+UNFINISHED = ["queued", "launching", "running", "paused", "stopping"]
+MAX_SHOWN = 20
+Look = tuple[Any, str, bool]
+"""As data, as text, and whether there is more to come."""
 
 
 @click.command
-@job_dir_argument
+@click.argument("job", metavar="[JOB]", required=False, type=JobReference())
 @click.option("--watch", is_flag=True, help="Show it again every second until the job has ended; Ctrl-C ends it.")
+@service_options
 @output_option
-def status(job_dir: Path, watch: bool, output: str) -> None:
-    """Show the job of JOB_DIR: its step, what it waits for, and every worker.
+def status(job: Path | str | None, watch: bool, output: str) -> None:
+    """Show JOB: its step, what it waits for, and every worker. Without JOB, show the service.
 
-    With --watch and -o json, one JSON object a line.
+    With --watch, -o json and -o jsonl both print one JSON object a line.
     """
+    if isinstance(job, Path):
+        _show(lambda: look_at_directory(job), watch=watch, output=output)
+        return
+    with connected() as client:
+        if job is None:
+            _show(lambda: _look_at_service(client), watch=watch, output=output)
+            return
+        job_id = client.find(job).job_id
+        _show(lambda: _look_at_job(client, job_id), watch=watch, output=output)
+
+
+def _show(look: Callable[[], Look], *, watch: bool, output: str) -> None:
     if watch:
-        _watch(job_dir, output=output)
-    else:
-        data, text, _ = _look(job_dir)
-        emit(data, output=output, text=lambda: text)
+        watch_closely(look, output=output)
+        return
+    data, text, _ = look()
+    emit(data, output=output, text=lambda: text)
 
 
-def _watch(job_dir: Path, *, output: str) -> None:
+def watch_closely(look: Callable[[], Look], *, output: str) -> None:
+    """What `look` sees, every second, until there is no more to come."""
     shown = ""
     try:
         while True:
-            data, text, goes_on = _look(job_dir)
-            if output == "json":
-                click.echo(json.dumps(data))
+            data, text, goes_on = look()
+            if output != "table":
+                emit_line(data)
             elif sys.stdout.isatty():
                 click.clear()
                 click.echo(text)
@@ -57,8 +79,12 @@ def _watch(job_dir: Path, *, output: str) -> None:
         return
 
 
-def _look(job_dir: Path) -> tuple[dict[str, Any], str, bool]:
-    """As data, as text, and whether there is more to come. Raises `Unavailable` where no driver ever told anything."""
+def look_at_directory(job_dir: Path) -> Look:
+    """Raises `Unavailable` where no driver ever told anything."""
+    from rlhf_cluster.cli.status_text import render
+    from rlhf_cluster.driver.claim import current_driver
+    from rlhf_cluster.driver.status_file import read_view
+
     driver, view, now_s = current_driver(job_dir), read_view(job_dir), time.time()
     if view is None and (driver is None or driver.is_alive is False):
         raise Unavailable(f"no driver is running in {job_dir}, and none has left a status there")
@@ -69,3 +95,27 @@ def _look(job_dir: Path) -> tuple[dict[str, Any], str, bool]:
     }
     goes_on = driver is not None and driver.is_alive is not False
     return data, render(view, driver=driver, job_dir=job_dir, now_s=now_s), goes_on
+
+
+def _look_at_job(client: Client, job_id: str) -> Look:
+    job, pools = client.job(job_id), client.pools(job_id)
+    data = {"job": job.model_dump(mode="json", exclude={"source", "config"}), "pools": pools}
+    return data, status_of(job, pools, now_s=time.time()), job.state not in OVER
+
+
+def _look_at_service(client: Client) -> Look:
+    me, version, cluster = client.me(), client.version(), client.cluster()
+    unfinished = list(client.jobs(state=UNFINISHED, limit=MAX_SHOWN))
+    ray = f"{len(cluster.nodes)} nodes at {cluster.address}" if cluster.is_reachable else f"not there: {cluster.reason}"
+    names = ", ".join(f"{excerpt(job.name, width=32)} ({job.state})" for job in unfinished)
+    text = columns(
+        [
+            ("service", f"{client.access.url}, version {version.version}"),
+            ("known from", client.access.source),
+            ("you", f"{me.name}, who may {', '.join(me.scopes)}"),
+            ("Ray", ray),
+            ("jobs", f"not over: {names}" if names else "none that is not over"),
+        ]
+    )
+    data = {"url": client.access.url, "version": version.version, "me": me, "cluster": cluster, "jobs": unfinished}
+    return data, text, True

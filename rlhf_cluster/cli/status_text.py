@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlhf_cluster.cli.control import OUTCOMES
 from rlhf_cluster.cli.output import table
+from rlhf_cluster.cli.words import columns, gib, sizing, span
 from rlhf_cluster.driver.claim import DriverView
 from rlhf_cluster.driver.observers.excerpt import excerpt
 from rlhf_cluster.records.members import JobView, MemberView, PoolView
@@ -19,13 +20,15 @@ def render(view: JobView | None, *, driver: DriverView | None, job_dir: Path, no
     """`driver` is the newest claim on the job, alive or not."""
     if view is None:
         return f"{job_dir}: {_driver(view, driver=driver, job_dir=job_dir)}"
-    parts = [_job(view, driver=driver, job_dir=job_dir, age_s=now_s - view.time_s)]
-    if view.pools:
-        parts.append(_pools(view.pools))
+    job = _job(view, driver=driver, job_dir=job_dir, age_s=now_s - view.time_s)
+    return "\n\n".join(filter(None, [job, render_workers(view)]))
+
+
+def render_workers(view: JobView) -> str:
+    """The roles, and every worker."""
     members = [member for pool in view.pools for member in pool.members]
-    if members:
-        parts.append(_members(members))
-    return "\n\n".join(parts)
+    parts = [_pools(view.pools) if view.pools else "", _members(members) if members else ""]
+    return "\n\n".join(filter(None, parts))
 
 
 def _job(view: JobView, *, driver: DriverView | None, job_dir: Path, age_s: float) -> str:
@@ -36,10 +39,11 @@ def _job(view: JobView, *, driver: DriverView | None, job_dir: Path, age_s: floa
         ("driver", _driver(view, driver=driver, job_dir=job_dir)),
         ("rollouts", f"{view.num_in_flight} in flight, {view.num_complete} complete"),
         ("waits for", excerpt(view.waiting_for, width=200)),
-        ("bottleneck", excerpt(view.bottleneck, width=800)),
+        ("bottleneck", excerpt(view.bottleneck, width=200)),
+        *map(_scaling, view.pools),
         ("seen", f"{span(age_s)} ago" + (", and nothing since: its driver runs, but is slow or stuck" if late else "")),
     ]
-    return "\n".join(f"{name:<12}{text}" for name, text in lines if text)
+    return columns(lines)
 
 
 def _driver(view: JobView | None, *, driver: DriverView | None, job_dir: Path) -> str:
@@ -62,20 +66,6 @@ def _gone(view: JobView | None, *, driver: DriverView | None, job_dir: Path) -> 
     return f"the driver of this job{pid} is gone; `rlhf resume {job_dir}` goes on"
 
 
-def span(seconds: float) -> str:
-    """A time span in the unit that suits it.
-
-    >>> [span(0.4), span(75), span(8000), span(200000)]
-    ['0 s', '75 s', '2.2 h', '2.3 days']
-    """
-    seconds = max(seconds, 0.0)  # clocks of two machines differ
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
-
-
 def _pools(pools: tuple[PoolView, ...]) -> str:
     rows = [
         [
@@ -87,6 +77,17 @@ def _pools(pools: tuple[PoolView, ...]) -> str:
         for pool in pools
     ]
     return table(["role", "at work", "restarts", "last error"], rows)
+
+
+def _scaling(pool: PoolView) -> tuple[str, str]:
+    return sizing(
+        f"{pool.role}s",
+        mode=pool.mode,
+        size=pool.desired,
+        bounds=(pool.min_workers, pool.max_workers),
+        recommended=pool.recommended,
+        reason=pool.reason,
+    )
 
 
 def _members(members: list[MemberView]) -> str:
@@ -103,6 +104,6 @@ def _row(member: MemberView) -> list[object]:
         member.tokens_in_flight,
         f"{member.tokens_per_s:.0f}",
         f"{member.busy_share:.0%}",
-        f"{member.rss_bytes / 2**30:.1f} GiB" if member.rss_bytes else "",
+        gib(member.rss_bytes),
         excerpt(member.reason),
     ]

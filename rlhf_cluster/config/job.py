@@ -70,7 +70,7 @@ class JobConfig(Settings):
     recovery: RecoverySettings = RecoverySettings()
     """What is done about roles that are lost."""
     autoscale: AutoscaleSettings | None = None
-    """Sets the number of rollout workers while the job runs; without it, `rlhf scale` and `rollout.num_workers` do."""
+    """Has a policy set the number of rollout workers, until `rlhf scale` says otherwise."""
     ray: RaySettings = RaySettings()
     """Which Ray cluster."""
     observers: tuple[str, ...] = ("journal", "console", "tensorboard", "samples", "curve")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -17,6 +18,8 @@ from rlhf_cluster.config.job import JobConfig
 from rlhf_cluster.errors import ConfigError, did_you_mean
 
 MAX_FILE_BYTES = 256 * 1024
+MAX_VALUES = 100_000
+"""Of a job file once YAML's aliases are written out: a short file can mean an endless one."""
 JOB_FILE = "job.json"
 """The checked job in its directory, every default written out."""
 
@@ -54,12 +57,47 @@ def parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {path.stat().st_size} bytes; a job file has at most {MAX_FILE_BYTES}")
     try:
         text = path.read_text(encoding="utf-8")
-        tree = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not readable as {'TOML' if path.suffix == '.toml' else 'YAML'}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not readable as {_language(path.suffix == '.toml')}: {error}") from error
+    return parse_text(text, is_toml=path.suffix == ".toml", source=str(path))
+
+
+def parse_text(text: str, *, is_toml: bool, source: str) -> dict[str, Any]:
+    """`source` names the text in errors."""
+    if len(text) > MAX_FILE_BYTES:
+        raise ConfigError(f"{source}: {len(text)} characters; a job file has at most {MAX_FILE_BYTES}")
+    try:
+        tree = tomllib.loads(text) if is_toml else _from_yaml(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:  # both languages may hold what Python cannot
+        raise ConfigError(f"{source}: not readable as {_language(is_toml)}: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds {type(tree).__name__}, a job file is a table of settings")
+        raise ConfigError(f"{source}: holds {type(tree).__name__}, a job file is a table of settings")
     return tree
+
+
+def _language(is_toml: bool) -> str:
+    return "TOML" if is_toml else "YAML"
+
+
+def _from_yaml(text: str) -> Any:
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if _num_values(node, {}) > MAX_VALUES:
+            raise ValueError(f"with its aliases written out it has more than {MAX_VALUES} values")
+        return loader.construct_document(node) if node else None
+    finally:
+        loader.dispose()
+
+
+def _num_values(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Values in all, those of an alias counted wherever it stands. Raises `RecursionError` for what holds itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        children = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_num_values(child, known) for child in children)
+    return known[id(node)]
 
 
 def apply_override(tree: dict[str, Any], override: str) -> None:
@@ -90,7 +128,7 @@ def _child(node: Any, part: str, override: str) -> Any:
 
 
 def _index(node: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
+    if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(node):
         raise ConfigError(f"override {override!r}: {part!r} is no index of a list of {len(node)}")
     return int(part)
 
@@ -98,15 +136,18 @@ def _index(node: list[Any], part: str, override: str) -> int:
 def _value(raw: str) -> Any:
     try:
         return tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or more than Python can hold
         return raw
 
 
-def check(tree: Mapping[str, Any], *, source: str) -> JobConfig:
+def check(tree: Mapping[str, Any], *, source: str, runs_outside_code: bool = True) -> JobConfig:
+    """The job of `tree`. An algorithm by import path is imported for it, unless `runs_outside_code` is false: then its
+    hyper-parameters are taken as they are."""
     try:
-        return JobConfig.model_validate(tree)
+        return JobConfig.model_validate(tree, context={"runs_outside_code": runs_outside_code})
     except ValidationError as error:
-        lines = [f"  {describe(problem, tree)}" for problem in error.errors()]
+        told = tree if runs_outside_code else {**tree, "algorithm": {}}
+        lines = [f"  {describe(problem, told)}" for problem in error.errors()]
         raise ConfigError("\n".join([f"{source}:", *lines])) from error
 
 

@@ -12,7 +12,7 @@ from rlhf_cluster.settings import Settings
 class TrainSettings(Settings):
     """How much is generated for an optimizer step, and how old it may be."""
 
-    num_steps: int = Field(ge=1)
+    num_steps: int = Field(ge=1, le=2**31 - 1)
     """Optimizer steps of the whole job."""
     prompts_per_step: int = Field(ge=1)
     """Rollout groups in one batch."""

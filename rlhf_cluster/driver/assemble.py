@@ -25,6 +25,7 @@ from rlhf_cluster.driver.prompts import JobPrompts
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.driver.scoring import Scoring
+from rlhf_cluster.driver.sizes import Desired, Sizes
 from rlhf_cluster.driver.status_file import StatusFile
 from rlhf_cluster.driver.view import Views
 from rlhf_cluster.errors import Fenced, LedgerCorrupt
@@ -51,9 +52,17 @@ class Setting:
 
 @asynccontextmanager
 async def open_driver(
-    setting: Setting, roles: Roles, prompts: JobPrompts, *, serve_control: bool = True
+    setting: Setting,
+    roles: Roles,
+    prompts: JobPrompts,
+    *,
+    desired: Mapping[str, Desired] | None = None,
+    serve_control: bool = True,
 ) -> AsyncGenerator[Driver]:
-    """The driver, with the learner caught up to the ledger and the prompts that were under way taken up again."""
+    """The driver, with the learner caught up to the ledger and the prompts that were under way taken up again.
+
+    `desired` is what a former driver was asked for last, with which `roles` have begun.
+    """
     job, clock, emit = setting.job, setting.clock, setting.emit
     ledger = Ledger.open(setting.job_dir, claim=setting.claim, clock=clock)
     try:
@@ -65,7 +74,8 @@ async def open_driver(
             job, fleet, scoring, ledger=ledger, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock
         )
         statuses = Statuses(roles, bound_s=job.limits.status_s)
-        pacing = Pacing(job, fleet, emit=emit, clock=clock)
+        sizes = Sizes(job, roles.pools, job_dir=setting.job_dir, claim=setting.claim, desired=desired or {})
+        pacing = Pacing(job, fleet, sizes, emit=emit, clock=clock)
         driver = Driver(
             job,
             rollouts=rollouts,
@@ -81,7 +91,7 @@ async def open_driver(
         )
         pools = [pool for pool in (roles.reward, roles.reference) if pool is not None]
         beside: dict[str, Coroutine[Any, Any, None]] = {f"drains of {p.role}s": scoring.follow(p) for p in pools}
-        beside |= _control(setting, driver, roles, statuses, pacing) if serve_control else {}
+        beside |= _control(setting, driver, roles, statuses) if serve_control else {}
         # The fleet first: groups that arrive while it ends are still begun to be scored.
         async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside, driver):
             fleet.start()
@@ -128,11 +138,11 @@ def _checkpoints(setting: Setting) -> Checkpoints:
 
 
 def _control(
-    setting: Setting, driver: Driver, roles: Roles, statuses: Statuses, pacing: Pacing
+    setting: Setting, driver: Driver, roles: Roles, statuses: Statuses
 ) -> dict[str, Coroutine[Any, Any, None]]:
     """What answers people while the driver works, and nobody once another driver has taken over."""
-    views = Views(driver, roles, statuses, pacing, epoch=setting.claim.epoch, stop=setting.stop, clock=setting.clock)
-    control = Control(setting.job, driver, roles, stop=setting.stop)
+    views = Views(driver, roles, statuses, epoch=setting.claim.epoch, stop=setting.stop, clock=setting.clock)
+    control = Control(driver, roles, stop=setting.stop)
 
     # Both raise `Fenced` once another driver has the job: commands are for that one, and so is the status to tell.
     async def obey(command: Command) -> str:

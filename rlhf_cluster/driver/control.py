@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rlhf_cluster.config import JobConfig
+from rlhf_cluster.driver.sizes import Bounds
 from rlhf_cluster.errors import ConfigError, did_you_mean
-from rlhf_cluster.records.commands import Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.loop import Driver
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 class Control:
     """Obeys between two waits of the driver. Every answer is one sentence; a refusal is a `ConfigError`."""
 
-    def __init__(self, job: JobConfig, driver: Driver, roles: Roles, *, stop: asyncio.Event) -> None:
-        self._job = job
+    def __init__(self, driver: Driver, roles: Roles, *, stop: asyncio.Event) -> None:
         self._driver = driver
         self._roles = roles
+        self._sizes = driver.pacing.sizes
         self._stop = stop
 
     async def obey(self, command: Command) -> str:
         obeys: dict[type[Command], Callable[..., str]] = {
             Scale: self._scale,
+            Autoscale: self._autoscale,
             Drain: self._drain,
             Pause: self._pause,
             Resume: self._resume,
@@ -36,29 +37,17 @@ class Control:
         return obeys[type(command)](command)
 
     def _scale(self, command: Scale) -> str:
-        pools = self._roles.pools
-        if command.role not in pools:
-            hint = did_you_mean(command.role, pools)
-            raise ConfigError(f"role {command.role!r} cannot be scaled in this job{hint}; it has {', '.join(pools)}")
-        bounds = self._job.autoscale
-        if command.role == "rollout" and bounds is not None:
-            raise ConfigError(
-                f"autoscale sets the number of rollout workers between {bounds.min_workers} and {bounds.max_workers}: "
-                "leave [autoscale] out of the job to scale by hand"
-            )
-        if command.role == "rollout" and command.num_workers > 1 and self._job.has_one_rollout_worker:
-            raise ConfigError(
-                f'{command.num_workers} rollout workers of vLLM with runtime = "local", where vLLM can be opened once: '
-                'run the job with runtime = "ray" to scale it'
-            )
-        before = pools[command.role].size
-        pools[command.role].resize(command.num_workers)
-        return f"{command.role}: {before} -> {command.num_workers} wanted from now on"
+        return self._sizes.by_hand(command.role, command.num_workers)
+
+    def _autoscale(self, command: Autoscale) -> str:
+        bounds = Bounds(min_workers=command.min_workers, max_workers=command.max_workers)
+        return self._sizes.by_policy(command.role, bounds)
 
     def _drain(self, command: Drain) -> str:
         for name, pool in self._roles.pools.items():
             if pool.drain(command.worker_id):
-                return f"{command.worker_id} is being drained; {pool.size} {name} wanted from now on"
+                told = f"{command.worker_id} is being drained; {pool.size} {name} wanted from now on"
+                return told + self._sizes.keep()
         known = [worker_id for pool in self._roles.pools.values() for worker_id in pool.handles()]
         hint = did_you_mean(command.worker_id, known) or f"; at work are {', '.join(known)}"
         raise ConfigError(f"no worker {command.worker_id!r} can be drained now{hint}")

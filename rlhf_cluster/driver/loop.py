@@ -66,8 +66,8 @@ class Driver:
         learner.until_saved = self._until_saved
         self.phase = ""
         self.wants_checkpoint = False
+        self.pacing = pacing
         self._role_figures = role_figures
-        self._pacing = pacing
         self._at = at
         self._saving: asyncio.Task[None] | None = None
         self._on_head = learner.learn_head if job.train.learn_early and job.algorithm.by_group else None
@@ -131,7 +131,7 @@ class Driver:
             "weights/adopt_s": max((proof.adopt_s for proof in adopted), default=0.0),
         }
         if not tally.was_paused:
-            metrics |= self._pacing.observe(metrics, step=self.step)
+            metrics |= self.pacing.observe(metrics, step=self.step)
         self.emit(
             StepDone(
                 time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups

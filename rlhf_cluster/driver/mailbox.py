@@ -3,8 +3,8 @@
 A client puts a command into `control/inbox/`, named so that names sort by time; the driver puts the answer into
 `control/outbox/` under the same name and then removes the command. A driver that dies leaves the command, and the next
 driver obeys it where it is still wanted: one with `wanted_until_s` only until then, and none that its client has
-withdrawn. A `Scale` is a state to be in, so it needs no such limit. When a driver dies between the deed and the answer,
-the next one does it again.
+withdrawn. `Scale` and `Autoscale` are states to be in, so they need no such limit. When a driver dies between the deed
+and the answer, the next one does it again.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from rlhf_cluster.driver.clock import Clock, SystemClock
 from rlhf_cluster.driver.record_json import build, parse_object
 from rlhf_cluster.driver.whole_file import read_small, write_whole
 from rlhf_cluster.errors import Fenced, RlhfError, did_you_mean
-from rlhf_cluster.records.commands import Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
 
-COMMANDS = {kind.__name__: kind for kind in (Scale, Drain, Pause, Resume, Checkpoint, Stop)}
+COMMANDS = {kind.__name__: kind for kind in (Scale, Autoscale, Drain, Pause, Resume, Checkpoint, Stop)}
+SIZES = (Scale, Autoscale)
+"""Commands that say how many replicas a role should have: states to be in, of which the newest counts."""
 COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 KEEP_S = 600.0
 """Answers, and what killed writers left aside, are removed after this long."""
@@ -57,12 +59,13 @@ def from_json(data: dict[str, Any]) -> Command:
     return build(COMMANDS[name], {key: value for key, value in data.items() if key != "command"}, extra=False)
 
 
-def post(job_dir: Path, command: Command, *, wanted_until_s: float | None = None) -> str:
+def post(job_dir: Path, command: Command, *, wanted_until_s: float | None = None, command_id: str | None = None) -> str:
     """Put a command before the driver, present or future, and return its id.
 
-    A driver that finds it after `wanted_until_s` (Unix time) drops it; without one it stays until it is obeyed.
+    A driver that finds it after `wanted_until_s` (Unix time) drops it; without one it stays until it is obeyed. Whoever
+    gives an id of its own may post it again: a command with an answer is not obeyed twice.
     """
-    command_id = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+    command_id = command_id or f"{time.time_ns():020d}-{secrets.token_hex(4)}"
     path = _inbox(job_dir, command_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     limit = {} if wanted_until_s is None else {"wanted_until_s": wanted_until_s}
@@ -104,19 +107,19 @@ class Mailbox:
     def take(self) -> list[tuple[str, Command]]:
         """The commands to obey, oldest first. They stay in the inbox until `reply`.
 
-        What is no command is answered with the reason. Of several `Scale` for one role only the newest counts. Raises
-        `OSError` when the directory cannot be read.
+        What is no command is answered with the reason. Of several `Scale` and `Autoscale` for one role only the
+        newest counts. Raises `OSError` when the directory cannot be read.
         """
         self._settle()
         commands: list[tuple[str, Command]] = []
         scaled: set[str] = set()
         for command_id in reversed(self._waiting()):
             command = self._read(command_id)
-            if isinstance(command, Scale) and command.role in scaled:
+            if isinstance(command, SIZES) and command.role in scaled:
                 self.reply(command_id, ok=False, text=f"a later command scales {command.role} too; only that counts")
             elif command is not None:
                 commands.append((command_id, command))
-                scaled |= {command.role} if isinstance(command, Scale) else set()
+                scaled |= {command.role} if isinstance(command, SIZES) else set()
         return commands[::-1]
 
     def is_wanted(self, command_id: str) -> bool:

@@ -2,36 +2,61 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.driver.sizes import Bounds, Sizes
 from rlhf_cluster.flow.bottleneck import Bottleneck, StepTimes
-from rlhf_cluster.flow.scaling import ScalingPolicy, StepRates
+from rlhf_cluster.flow.scaling import Decision, ScalingPolicy, StepRates
 from rlhf_cluster.records.events import Event, Notice
+from rlhf_cluster.records.members import RoleTime
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.fleet import Fleet
 
+NO_BOUNDS = Bounds(min_workers=1, max_workers=sys.maxsize)
+
 
 class Pacing:
-    """Observes every step; with `autoscale` in the job it also sets the size of the rollout pool."""
+    """Observes every step. While `sizes.bounds` are set it also sets the size of the rollout pool; else it advises."""
 
-    def __init__(self, job: JobConfig, fleet: Fleet, *, emit: Callable[[Event], None], clock: Clock) -> None:
+    def __init__(
+        self, job: JobConfig, fleet: Fleet, sizes: Sizes, *, emit: Callable[[Event], None], clock: Clock
+    ) -> None:
+        self.sizes = sizes
         self.sentence = ""
-        """The bottleneck of the last steps, and what the policy made of it; for people."""
+        """The bottleneck of the last steps, for people."""
+        self.time_split: tuple[RoleTime, ...] = ()
+        """The same in numbers."""
         self._fleet = fleet
         self._emit = emit
         self._clock = clock
         self._bottleneck = Bottleneck()
-        self._policy: ScalingPolicy | None = None
-        if job.autoscale is not None:
-            self._policy = ScalingPolicy(
-                min_workers=job.autoscale.min_workers,
-                max_workers=job.autoscale.max_workers,
-                max_staleness=job.train.max_staleness,
-            )
+        self._policy = ScalingPolicy(
+            min_workers=NO_BOUNDS.min_workers,
+            max_workers=NO_BOUNDS.max_workers,
+            max_staleness=job.train.max_staleness,
+        )
+        self._decided: tuple[Bounds | None, str] = (None, "")
+        """The policy's last sentence, and under which bounds."""
+        self._advice: Decision | None = None
+        """The last one that asked for a number."""
+
+    @property
+    def recommended(self) -> int:
+        """Rollout workers that the last steps ask for, before any bounds; 0 before that can be told."""
+        return self._advice.wanted if self._advice else 0
+
+    @property
+    def reason(self) -> str:
+        """What the policy said last; without one in power, why it would recommend its number."""
+        bounds, said = self._decided
+        if self.sizes.bounds is None:
+            return self._advice.why if self._advice else ""
+        return said if bounds == self.sizes.bounds else ""
 
     def observe(self, metrics: Mapping[str, float], *, step: int) -> dict[str, float]:
         """`metrics` are those of the step that was just finished; returns `driver/ideal_share`."""
@@ -52,30 +77,34 @@ class Pacing:
             )
         )
         report = self._bottleneck.report()
-        self.sentence = report.sentence
-        if self._policy is not None:
-            self._scale(self._policy, metrics, step=step)
+        self.sentence, self.time_split = report.sentence, report.by_role
+        self._scale(metrics, step=step)
         return {"driver/ideal_share": report.ideal_share}
 
-    def _scale(self, policy: ScalingPolicy, metrics: Mapping[str, float], *, step: int) -> None:
-        pool, num_serving = self._fleet.pool, len(self._fleet.serving())
+    def _scale(self, metrics: Mapping[str, float], *, step: int) -> None:
+        bounds = self.sizes.bounds
+        limits = bounds or NO_BOUNDS
+        self._policy.limit(min_workers=limits.min_workers, max_workers=limits.max_workers)
+        decision = self._policy.decide(self._rates(metrics))
+        self._decided = (bounds, decision.reason)
+        if decision.wanted:
+            self._advice = decision
+        if bounds is not None and decision.num_workers != self._fleet.pool.size:
+            text = f"rollout workers: {decision.reason}{self.sizes.choose(decision.num_workers)}"
+            self._emit(Notice(time_s=self._clock.time(), step=step, level="info", text=text))
+
+    def _rates(self, metrics: Mapping[str, float]) -> StepRates:
+        size, num_serving = self._fleet.pool.size, len(self._fleet.serving())
         learning_s = metrics["driver/update_s"] + metrics["weights/hand_over_s"]
         step_s = metrics["driver/step_s"]
-        decision = policy.decide(
-            StepRates(
-                step_s=step_s,
-                learner_waited_s=metrics["driver/gather_s"],
-                workers_idle_s=metrics.get("rollout/idle_share", 0.0) * step_s,
-                worker_tokens_per_s=metrics.get("rollout/tokens_per_s", 0.0) / max(num_serving, 1),
-                learner_tokens_per_s=metrics["driver/batch_tokens"] / learning_s if learning_s > 0 else 0.0,
-                longest_s=metrics["driver/longest_group_s"],
-                num_workers=pool.size,
-                num_pending=abs(pool.size - num_serving),
-                num_queued=int(metrics["driver/groups_queued"]),
-            )
+        return StepRates(
+            step_s=step_s,
+            learner_waited_s=metrics["driver/gather_s"],
+            workers_idle_s=metrics.get("rollout/idle_share", 0.0) * step_s,
+            worker_tokens_per_s=metrics.get("rollout/tokens_per_s", 0.0) / max(num_serving, 1),
+            learner_tokens_per_s=metrics["driver/batch_tokens"] / learning_s if learning_s > 0 else 0.0,
+            longest_s=metrics["driver/longest_group_s"],
+            num_workers=size,
+            num_pending=abs(size - num_serving),
+            num_queued=int(metrics["driver/groups_queued"]),
         )
-        self.sentence += f" Autoscale: {decision.reason}."
-        if decision.num_workers != pool.size:
-            pool.resize(decision.num_workers)
-            text = f"rollout workers: {decision.reason}"
-            self._emit(Notice(time_s=self._clock.time(), step=step, level="info", text=text))

@@ -18,10 +18,11 @@ from rlhf_cluster.driver.ledger.ledger import read_history
 from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.observers.base import Observer
 from rlhf_cluster.driver.prompts import load_prompts
+from rlhf_cluster.driver.sizes import Desired, read_desired, sizes_of
 from rlhf_cluster.driver.status_file import read_view, write_view
 from rlhf_cluster.driver.whole_file import write_whole
 from rlhf_cluster.errors import ConfigError, Fenced
-from rlhf_cluster.records.events import Evaluated, JobEnded, JobStarted, Phase
+from rlhf_cluster.records.events import Evaluated, JobEnded, JobStarted, Notice, Phase
 from rlhf_cluster.records.members import JobView
 from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.roles import open_roles
@@ -180,6 +181,7 @@ async def _driver(setting: Setting) -> AsyncGenerator[Driver]:
     job, clock, emit = setting.job, setting.clock, setting.emit
     first_step = read_history(setting.job_dir).step
     driver: Driver | None = None
+    desired = _desired(setting, step=first_step)
     emit(Phase(time_s=clock.time(), step=first_step, name="starting the roles"))
     # Reading prompts and starting Ray take seconds each and do not need one another.
     reading = asyncio.create_task(asyncio.to_thread(load_prompts, job))
@@ -198,12 +200,22 @@ async def _driver(setting: Setting) -> AsyncGenerator[Driver]:
                 return driver.step if driver else first_step
 
             async with (
-                open_roles(runtime, job, specs, clock=clock, emit=emit, step=step) as roles,
-                open_driver(setting, roles, prompts) as driver,
+                open_roles(runtime, job, specs, sizes=sizes_of(desired), clock=clock, emit=emit, step=step) as roles,
+                open_driver(setting, roles, prompts, desired=desired) as driver,
             ):
                 yield driver
     finally:
         reading.cancel()
+
+
+def _desired(setting: Setting, *, step: int) -> dict[str, Desired]:
+    """What a former driver was asked for last. A file that nobody can read is told about and passed over."""
+    try:
+        return read_desired(setting.job_dir)
+    except ConfigError as error:
+        text = f"{error}. The job begins with the sizes of its job file"
+        setting.emit(Notice(time_s=setting.clock.time(), step=step, level="warning", text=text))
+        return {}
 
 
 def new_job_dir(job: JobConfig, clock: Clock) -> Path:
@@ -215,6 +227,11 @@ def new_job_dir(job: JobConfig, clock: Clock) -> Path:
             job_dir.mkdir()
         except FileExistsError:
             continue
-        write_whole(job_dir / JOB_FILE, job.model_dump_json(indent=2) + "\n")
+        write_job_file(job_dir, job)
         return job_dir.resolve()
     raise ConfigError(f"{job.output_dir} holds a million jobs called {job.name}: choose another output_dir")
+
+
+def write_job_file(job_dir: Path, job: JobConfig) -> None:
+    """The whole config, by which the job of the directory begins and is resumed."""
+    write_whole(job_dir / JOB_FILE, job.model_dump_json(indent=2) + "\n")

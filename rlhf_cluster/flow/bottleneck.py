@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rlhf_cluster.records.members import RoleTime
+
 WORTH_NAMING = 0.05
 """A smaller share of the time is nobody's bottleneck."""
 
@@ -32,6 +34,8 @@ class BottleneckReport:
     ideal_share: float
     """How close the steps come to the bound that the busiest role sets, 0 to 1: its busy share. At 1 it never waits,
     and only more of that role, or less work for it, makes the job faster."""
+    by_role: tuple[RoleTime, ...] = ()
+    """The shares once more, the learner first."""
 
 
 class Bottleneck:
@@ -58,6 +62,7 @@ class Bottleneck:
             shares=parts | {f"{role} idle": share for role, share in idle.items()},
             sentence=f"Over the last {_steps(len(self._steps))} {_findings(parts, idle)}.",
             ideal_share=min(1.0, max(busy.values())),
+            by_role=_by_role(parts, idle),
         )
 
     def _share(self, name: str, total_s: float) -> float:
@@ -72,6 +77,17 @@ class Bottleneck:
             idle_s = sum(step.idle_shares[role] * step.step_s for step in measured)
             shares[role] = idle_s / measured_s if measured_s > 0 else 0.0
         return shares
+
+
+def _by_role(parts: Mapping[str, float], idle: Mapping[str, float]) -> tuple[RoleTime, ...]:
+    learner = RoleTime(
+        role="learner",
+        busy=parts["update"] + parts["publish"],
+        waiting=parts["gather"],
+        adopting=parts["adopt"],
+        other=parts["other"],
+    )
+    return (learner, *(RoleTime(role=role, busy=1.0 - share, waiting=share) for role, share in idle.items()))
 
 
 def _steps(number: int) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 WORTH_SHARE = 0.02
@@ -55,6 +55,10 @@ class Decision:
     """To have from now on; the present number means to stay."""
     reason: str
     """One sentence, also for staying."""
+    wanted: int = 0
+    """What the steps ask for, before limits and before it has lasted; 0 where they say nothing."""
+    why: str = ""
+    """Why so many, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +84,12 @@ class ScalingPolicy:
     ) -> None:
         """Rates are medians over the last `window` steps; the pool grows after `up_after` and shrinks after
         `down_after` steps in a row that agree. `headroom` 0.1 means a tenth more than the learner can take."""
-        if not 1 <= min_workers <= max_workers or min(window, up_after, down_after) < 1 or headroom < 0:
+        if min(window, up_after, down_after) < 1 or headroom < 0:
             raise ValueError(
-                f"min_workers = {min_workers} must be 1 to max_workers = {max_workers}; window = {window}, up_after = "
-                f"{up_after} and down_after = {down_after} at least 1; headroom = {headroom:g} at least 0"
+                f"window = {window}, up_after = {up_after} and down_after = {down_after} must be at least 1, and "
+                f"headroom = {headroom:g} at least 0"
             )
-        self._min_workers = min_workers
-        self._max_workers = max_workers
+        self.limit(min_workers=min_workers, max_workers=max_workers)
         self._is_synchronous = max_staleness == 0
         self._up_after = up_after
         self._down_after = down_after
@@ -94,6 +97,13 @@ class ScalingPolicy:
         self._steps: deque[StepRates] = deque(maxlen=window)
         self._direction = 0
         self._num_agreeing = 0
+
+    def limit(self, *, min_workers: int, max_workers: int) -> None:
+        """Other limits from now on; what was measured still counts."""
+        if not 1 <= min_workers <= max_workers:
+            raise ValueError(f"min_workers = {min_workers} must be 1 to max_workers = {max_workers}")
+        self._min_workers = min_workers
+        self._max_workers = max_workers
 
     def decide(self, step: StepRates) -> Decision:
         """What to have after this step."""
@@ -142,20 +152,27 @@ class ScalingPolicy:
         """A wish becomes a change when it is within the limits, when who waits agrees, and when it has lasted."""
         target = min(max(wish.num_workers, self._min_workers), self._max_workers)
         why = wish.why + self._limit(wish.num_workers, target)
+        advice = self._advice(now, wish)
         objection = self._objection(now, target)
         if target == now or objection:
             self._agree(0)
-            return Decision(num_workers=now, reason=f"stay at {now}: {why}{objection}")
+            return replace(advice, reason=f"stay at {now}: {why}{objection}")
         direction = 1 if target > now else -1
         needed = self._up_after if direction > 0 else self._down_after
         if self._agree(direction) < needed:
-            reason = f"stay at {now}: {why}; seen {self._num_agreeing} of {needed} times in a row"
-            return Decision(num_workers=now, reason=reason)
-        self._forget()
+            return replace(advice, reason=f"stay at {now}: {why}; seen {self._num_agreeing} of {needed} times in a row")
+        # What was measured is forgotten once the pool has changed; where nobody lets it change, it counts on.
+        self._agree(0)
         # Up at once to twice the size, for a waiting learner is dear; down by a quarter, for a mistake is.
         reached = min(target, 2 * now) if direction > 0 else max(target, now - max(1, now // 4))
         verb = "grow" if direction > 0 else "shrink"
-        return Decision(num_workers=reached, reason=f"{verb} from {now} to {reached}: {why}")
+        return replace(advice, num_workers=reached, reason=f"{verb} from {now} to {reached}: {why}")
+
+    def _advice(self, now: int, wish: _Wish) -> Decision:
+        """To stay, with what the steps ask for where no limit is set."""
+        objection = self._objection(now, wish.num_workers)
+        wanted = now if objection else wish.num_workers
+        return Decision(num_workers=now, reason="", wanted=wanted, why=wish.why + objection)
 
     def _objection(self, now: int, target: int) -> str:
         """Rates are estimates; who waited for whom is what happened. Synchronous roles wait in turn by design."""

@@ -20,6 +20,16 @@ class Scale(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Autoscale(Command):
+    """From now on a policy chooses the number of workers, never outside of these bounds. Ends with a `Scale`."""
+
+    role: str
+    """`rollout`."""
+    min_workers: int
+    max_workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drain(Command):
     """Retire one worker, its unfinished work handed over; the pool's size falls by one."""
 

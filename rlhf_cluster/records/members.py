@@ -40,6 +40,30 @@ class PoolView:
     """Replicas replaced since the job started."""
     last_error: str
     members: tuple[MemberView, ...]
+    mode: str = "manual"
+    """`auto` while a policy chooses `desired`, between the two bounds that follow."""
+    min_workers: int = 0
+    max_workers: int = 0
+    """0 in both without a policy."""
+    reason: str = ""
+    """What the policy said last; without one in power, why it would recommend its number."""
+    recommended: int = 0
+    """Replicas that the last steps ask for, before any bounds; 0 where nothing is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleTime:
+    """What a role did over the last steps: shares of the time, which sum to 1."""
+
+    role: str
+    """`learner`, `rollout`, `reward` or `reference`."""
+    busy: float
+    """On average over its replicas."""
+    waiting: float
+    """The learner for rollouts, the others for something to do."""
+    adopting: float = 0.0
+    """The learner for the workers to take over the weights."""
+    other: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +85,5 @@ class JobView:
     bottleneck: str
     """Who waited for whom lately, in words; see `flow/bottleneck.py`."""
     pools: tuple[PoolView, ...]
+    time_split: tuple[RoleTime, ...] = ()
+    """The same in numbers, the learner first; empty before the first step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -51,6 +51,12 @@ class Roles:
             # The others were cancelled because of the first: one clear message beats a tree of them.
             raise group.exceptions[0] from None
 
+    def resize(self, sizes: Mapping[str, int]) -> None:
+        """Have so many of each role named from now on; one that the job does not have is passed over."""
+        for name, pool in self.pools.items():
+            if sizes.get(name, pool.size) != pool.size:
+                pool.resize(sizes[name])
+
     async def aclose(self) -> None:
         """Close everything, whatever of it had been started."""
         closing = [*(pool.aclose() for pool in self.pools.values()), self.learner.aclose()]
@@ -77,14 +83,19 @@ async def open_roles(
     job: JobConfig,
     specs: Specs,
     *,
+    sizes: Mapping[str, int] | None = None,
     clock: PoolClock,
     emit: Callable[[WorkerChanged], None] = lambda event: None,
     step: Callable[[], int] = lambda: 0,
 ) -> AsyncGenerator[Roles]:
-    """Start every role the job needs, and close them at the end whatever happened in between. `step` stamps events."""
-    roles = make_roles(runtime, job, specs, clock=clock, emit=emit, step=step)
+    """Start every role the job needs, and close them at the end whatever happened in between. `step` stamps events.
+
+    `sizes` of pools, by name, go before those of the job.
+    """
+    roles = make_roles(runtime, job, specs, sizes=sizes, clock=clock, emit=emit, step=step)
     try:
         await roles.start(one_process=runtime.one_process)
+        roles.resize(sizes or {})
         yield roles
     finally:
         await roles.aclose()
@@ -95,18 +106,26 @@ def make_roles(
     job: JobConfig,
     specs: Specs,
     *,
+    sizes: Mapping[str, int] | None = None,
     clock: PoolClock,
     emit: Callable[[WorkerChanged], None],
     step: Callable[[], int] = lambda: 0,
 ) -> Roles:
     """The roles of a job, not yet started."""
 
-    def pool(role: str, make: Callable[[int], RoleSpec], settings: Any, *, adopts: bool = False) -> Pool:
+    def first_size(configured: int, wanted: int | None) -> int:
+        """For what is wanted beyond the job file a cluster may have no room today: it comes later, in the background.
+        In one process it comes at once, before anything else there loads a model."""
+        if wanted is None:
+            return configured
+        return wanted if runtime.one_process else min(configured, wanted)
+
+    def pool(name: str, role: str, make: Callable[[int], RoleSpec], settings: Any, *, adopts: bool = False) -> Pool:
         return Pool(
             role,
             make,
             runtime,
-            size=settings.num_workers,
+            size=first_size(settings.num_workers, (sizes or {}).get(name)),
             spares=settings.spares,
             adopts=adopts,
             budget=_budget(job),
@@ -118,9 +137,9 @@ def make_roles(
 
     needs_reference = "reference" in job.algorithm.needs
     return Roles(
-        rollout=pool("rollout worker", specs.rollout, job.rollout, adopts=True),
-        reward=pool("reward server", specs.reward, job.reward_server) if job.rewards else None,
-        reference=pool("reference scorer", specs.reference, job.reference) if needs_reference else None,
+        rollout=pool("rollout", "rollout worker", specs.rollout, job.rollout, adopts=True),
+        reward=pool("reward", "reward server", specs.reward, job.reward_server) if job.rewards else None,
+        reference=pool("reference", "reference scorer", specs.reference, job.reference) if needs_reference else None,
         learner=LearnerHost(
             runtime,
             make_specs=specs.learner,

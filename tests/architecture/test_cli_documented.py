@@ -47,6 +47,7 @@ def test_every_option_is_documented_and_has_help_or_speaks_for_itself(verb, comm
         failure.JOB_FAILED,
         failure.USAGE,
         failure.NOT_FOUND,
+        failure.AUTH,
         failure.UNAVAILABLE,
         failure.INTERRUPTED,
     ],

@@ -9,7 +9,18 @@ import sys
 import pytest
 
 HEAVY = {"torch", "ray", "vllm", "transformers"}
-ROOMS = ("cli.main", "config", "records", "roles", "flow.buffer", "algorithms", "rewards.settings", "errors")
+ROOMS = (
+    "cli.main",
+    "client",
+    "wire",
+    "config",
+    "records",
+    "roles",
+    "flow.buffer",
+    "algorithms",
+    "rewards.settings",
+    "errors",
+)
 
 
 @pytest.mark.parametrize("room", ROOMS)

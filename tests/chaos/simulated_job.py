@@ -18,6 +18,7 @@ from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.ledger.ledger import read_history
 from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.prompts import JobPrompts
+from rlhf_cluster.driver.sizes import read_desired, sizes_of
 from rlhf_cluster.errors import RlhfError
 from rlhf_cluster.flow.audit import audit
 from rlhf_cluster.records.events import Event
@@ -81,9 +82,10 @@ class SimulatedJob:
         specs = BareSpecs(
             epoch=claim.epoch, num_ranks=self.job.learner.num_ranks, full_every=self.job.weights.full_every
         )
+        desired = read_desired(self.job_dir)
         async with (
-            open_roles(runtime, self.job, specs, clock=clock, emit=emit) as roles,
-            open_driver(setting, roles, self._prompts(), serve_control=False) as driver,
+            open_roles(runtime, self.job, specs, sizes=sizes_of(desired), clock=clock, emit=emit) as roles,
+            open_driver(setting, roles, self._prompts(), desired=desired, serve_control=False) as driver,
         ):
             other = asyncio.create_task(beside(driver, roles)) if beside else None
             try:

@@ -43,6 +43,33 @@ def test_workers_come_and_go_while_the_job_trains(word_world_home, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_policy_is_turned_on_outlives_a_killed_driver_and_is_turned_off(word_world_home, tmp_path):
+    with LiveJob(
+        "word-world",
+        home=word_world_home,
+        runs=tmp_path,
+        settings=[*UNDER_FIRE, "train.num_steps=100000", "train.max_staleness=2"],
+    ) as job:
+        job.wait_for_step(1)
+        told = said(job, "scale", "--auto", "rollout=2..2")
+        assert "rollout: a policy chooses between 2 and 2 from now on; 1 -> 2 wanted now" in told
+        job.wait(lambda: len(job.members("rollout worker")) == 2, "two workers at work")
+        assert "policy      2 to 2 rollout workers" in said(job, "status")
+        job.kill()
+        (job.job_dir / "status.json").unlink()
+        job.resume()
+        job.wait(lambda: len(job.members("rollout worker")) == 2, "two workers at work again")
+        assert "policy      2 to 2 rollout workers" in said(job, "status")
+        told = said(job, "scale", "rollout=1")
+        assert "rollout: 2 -> 1 wanted from now on; the policy that chose between 2 and 2 is off" in told
+        job.wait(lambda: len(job.members("rollout worker")) == 1, "one worker left")
+        job.wait_for_step(job.step() + 3)
+        said(job, "stop")
+        assert job.end()[0] == 130
+        job.audit()
+
+
+@pytest.mark.slow
 def test_a_job_is_paused_saved_stopped_resumed_and_replayed(word_world_home, tmp_path):
     with LiveJob(
         "word-world",

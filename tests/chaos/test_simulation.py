@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from rlhf_cluster.config import JobConfig
+from rlhf_cluster.driver.control import Control
+from rlhf_cluster.driver.sizes import Bounds, read_desired
+from rlhf_cluster.records.commands import Autoscale, Scale
 from rlhf_cluster.testing import make_job
 from rlhf_cluster.testing.faults import KINDS, FaultPlan
 from rlhf_cluster.testing.faulty_roles import with_faults
@@ -139,6 +142,58 @@ def test_workers_come_and_go_under_load_and_nothing_is_lost(seed, tmp_path):
     job.run(beside=scale)
     job.check()
     assert len(set(sizes)) > 1
+
+
+def auto(least: int, most: int) -> Autoscale:
+    return Autoscale(role="rollout", min_workers=least, max_workers=most)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_policy_is_switched_on_and_off_under_load_and_nothing_is_lost(seed, tmp_path):
+    job = simulated(seed, tmp_path, job=job_of(seed, "train.num_steps=40"))
+    within: list[bool] = []
+
+    async def switch(driver, roles) -> None:
+        control = Control(driver, roles, stop=asyncio.Event())
+        for wanted, least, most in (
+            (auto(3, 6), 3, 6),
+            (Scale(role="rollout", num_workers=2), 2, 2),
+            (auto(1, 2), 1, 2),
+            (auto(4, 4), 4, 4),
+            (Scale(role="rollout", num_workers=1), 1, 1),
+        ):
+            await asyncio.sleep(15.0)
+            await control.obey(wanted)
+            for _ in range(5):
+                within.append(least <= roles.rollout.size <= most)
+                await asyncio.sleep(3.0)
+        within.append(len(driver.rollouts.fleet.serving()) == 1)
+
+    job.run(beside=switch)
+    job.check()
+    assert len(within) == 26, "the job ended before all was asked"
+    assert all(within)
+
+
+def test_a_driver_killed_while_a_policy_scales_is_resumed_with_what_was_wanted_last(tmp_path):
+    job = simulated(1, tmp_path, job=job_of(1, "train.num_steps=30"))
+
+    async def turn_on(driver, roles) -> None:
+        await asyncio.sleep(5.0)
+        await Control(driver, roles, stop=asyncio.Event()).obey(auto(3, 4))
+
+    with pytest.raises(Killed):
+        job.run(at=kill_at(40), beside=turn_on)
+    wanted = read_desired(tmp_path)
+    assert wanted["rollout"].bounds == Bounds(min_workers=3, max_workers=4)
+    began: list[tuple[int, object]] = []
+
+    async def look(driver, roles) -> None:
+        began.append((roles.rollout.size, driver.pacing.sizes.bounds))
+
+    job.run(beside=look)
+    job.check()
+    assert began == [(wanted["rollout"].num_workers, wanted["rollout"].bounds)]
 
 
 def test_a_paused_job_sends_nothing_out_and_goes_on_where_it_was(tmp_path):

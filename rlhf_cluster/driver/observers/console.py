@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from rlhf_cluster.driver.observers.excerpt import excerpt
-from rlhf_cluster.driver.observers.progress import Progress, duration, figure
+from rlhf_cluster.driver.observers.figures import duration, figure
+from rlhf_cluster.driver.observers.progress import Progress
 from rlhf_cluster.records.events import (
     CheckpointSaved,
     Evaluated,

@@ -11,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cluster.driver.observers.progress import Progress, duration, figure
+from rlhf_cluster.driver.observers.figures import duration, figure
+from rlhf_cluster.driver.observers.progress import Progress
 
 BARS = "▁▂▃▄▅▆▇█"
 LEVEL_STYLES = {"info": "dim", "warning": "yellow", "error": "red"}

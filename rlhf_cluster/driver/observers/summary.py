@@ -12,7 +12,7 @@ from typing import Any
 
 from rlhf_cluster.driver.observers import curve
 from rlhf_cluster.driver.observers.excerpt import excerpt
-from rlhf_cluster.driver.observers.progress import duration, figure
+from rlhf_cluster.driver.observers.figures import duration, figure
 
 NUM_COMPLETIONS = 3
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from rlhf_cluster.cli.main import run
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `service_stage`, which tests of this room share
+from service_stage import ServiceStage
+
+
+@pytest.fixture(autouse=True)
+def _no_service_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a login nor a service of whoever runs the tests."""
+    monkeypatch.setenv("RLHF_CLUSTER_HOME", str(tmp_path_factory.mktemp("home")))
+    for name in ("RLHF_SERVER", "RLHF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -17,3 +30,18 @@ def rlhf(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def running_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceStage]:
+    stage = ServiceStage(tmp_path_factory.mktemp("service"))
+    yield stage
+    stage.stop()
+
+
+@pytest.fixture
+def service(running_service: ServiceStage, monkeypatch: pytest.MonkeyPatch) -> ServiceStage:
+    """One service for the tests of a file; commands find it, with a token that may submit."""
+    monkeypatch.setenv("RLHF_SERVER", running_service.url)
+    monkeypatch.setenv("RLHF_TOKEN", running_service.tokens["submit"])
+    return running_service

@@ -15,7 +15,7 @@ from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.mailbox import Mailbox
 from rlhf_cluster.driver.status_file import StatusFile, write_view
 from rlhf_cluster.errors import ConfigError
-from rlhf_cluster.records.commands import Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
 from rlhf_cluster.records.members import JobView, MemberView, PoolView
 
 
@@ -32,6 +32,8 @@ class StandIn:
             case Scale():
                 self.num_workers = command.num_workers
                 return f"{command.role}: {command.num_workers} from now on"
+            case Autoscale():
+                return f"{command.role}: a policy chooses between {command.min_workers} and {command.max_workers}"
             case Drain(worker_id="rollout-9"):
                 raise ConfigError("there is no worker 'rollout-9': there is rollout-0")
             case Drain(worker_id="death"):

@@ -54,6 +54,11 @@ def test_every_verb_prints_what_the_driver_says(rlhf, job_dir):
         "rollout: 3 from now on\nreward: 2 from now on\n",
         "",
     )
+    assert rlhf("scale", where, "--auto", "rollout=1..8", "reward=2") == (
+        0,
+        "reward: 2 from now on\nrollout: a policy chooses between 1 and 8\n",
+        "",
+    )
     assert waiting(job_dir) == []
 
 
@@ -152,7 +157,7 @@ def test_a_job_file_that_was_damaged_is_named(rlhf, job_dir, verb, content):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "message"),
+    ("arguments", "message"),
     [
         (["rolout=3"], "did you mean 'rollout'?"),
         (["rollout"], "has to be ROLE=N, as in rollout=3"),
@@ -160,11 +165,17 @@ def test_a_job_file_that_was_damaged_is_named(rlhf, job_dir, verb, content):
         (["rollout=-1"], "from 1 to 99999"),
         (["rollout=1e9"], "from 1 to 99999"),
         (["rollout=2", "rollout=3"], "each role can be given once"),
-        ([], "Missing argument"),
+        ([], "ROLE=N, as in rollout=3, or --auto rollout=1..8"),
+        (["--auto", "rollout=3"], "has to be ROLE=MIN..MAX, as in rollout=1..8"),
+        (["--auto", "rollout=1..08"], "has to be ROLE=MIN..MAX"),
+        (["--auto", "rollout=0..2"], "has to be ROLE=MIN..MAX"),
+        (["--auto", "rollout=3..2"], "3 is more than 2"),
+        (["--auto", "reward=1..2"], "a policy can choose the number of rollout workers alone"),
+        (["--auto", "rollout=1..2", "rollout=2"], "each role can be given once"),
     ],
 )
-def test_sizes_that_cannot_be_meant_are_refused_before_anything_is_sent(rlhf, job_dir, sizes, message):
-    code, _, err = rlhf("scale", str(job_dir), *sizes)
+def test_sizes_that_cannot_be_meant_are_refused_before_anything_is_sent(rlhf, job_dir, arguments, message):
+    code, _, err = rlhf("scale", str(job_dir), *arguments)
     assert code == 2
     assert message in err
     assert waiting(job_dir) == []

@@ -6,7 +6,18 @@ import pytest
 
 from rlhf_cluster.cli import failure
 from rlhf_cluster.cli.main import VERBS
-from rlhf_cluster.errors import ConfigError, Interrupted, LearnerError, ModelError, RoleTimeout
+from rlhf_cluster.errors import (
+    BadRequest,
+    ConfigError,
+    Interrupted,
+    LearnerError,
+    ModelError,
+    NotAuthorized,
+    NotOnService,
+    RoleTimeout,
+    ServiceAway,
+    ServiceError,
+)
 
 
 def test_help_lists_every_verb_with_its_line(rlhf):
@@ -89,6 +100,12 @@ def test_the_traceback_is_there_for_who_asks(rlhf, monkeypatch):
         (Interrupted("x"), 130),
         (LearnerError("x"), 1),
         (RoleTimeout("x"), 1),
+        (BadRequest("x"), 2),
+        (NotOnService("x"), 3),
+        (NotAuthorized("x"), 4),
+        (ServiceAway("x"), 5),
+        (ServiceError("x"), 1),
+        (failure.Detached("x"), 130),
     ],
 )
 def test_each_error_has_its_exit_code(error, code):
@@ -110,6 +127,18 @@ def test_an_error_of_a_role_names_it_in_json(capsys):
     }
 
 
+def test_an_error_of_a_service_carries_what_its_log_is_searched_by(capsys):
+    error = NotAuthorized("no token", status=401, code="unauthenticated", request_id="req_1")
+    assert failure.report(error, as_json=True) == 4
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert (told["status"], told["code"], told["request_id"]) == (401, "unauthenticated", "req_1")
+
+
+def test_who_detaches_has_made_no_error(capsys):
+    assert failure.report(failure.Detached("detached: the job goes on"), as_json=False) == 130
+    assert capsys.readouterr().err == "detached: the job goes on\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -117,6 +146,8 @@ def test_an_error_of_a_role_names_it_in_json(capsys):
         (["run", "--output=json"], True),
         (["run", "-ojson"], True),
         (["run", "--output", "json"], True),
+        (["list", "-o", "jsonl"], True),
+        (["list", "-ojsonl"], True),
         (["run", "-o", "table"], False),
         (["chat", "--prompt", "json"], False),
     ],

@@ -82,6 +82,23 @@ rollout-2  pending           0          0       0         0%             no node
     )
 
 
+def with_pool(**changes: object) -> JobView:
+    return replace(VIEW, pools=(replace(VIEW.pools[0], **changes), VIEW.pools[1]))
+
+
+def test_a_policy_in_power_says_its_bounds_and_its_last_sentence():
+    auto = {"mode": "auto", "min_workers": 1, "max_workers": 8}
+    text = shown(with_pool(**auto, reason="stay at 2: 1 worker is still coming or going"))
+    assert "\npolicy      1 to 8 rollout workers: stay at 2: 1 worker is still coming or going\n" in text
+    assert "\npolicy      1 to 8 rollout workers\n" in shown(with_pool(**auto))
+
+
+def test_without_a_policy_its_advice_is_shown():
+    text = shown(with_pool(reason="the learner can take more", recommended=5))
+    assert "\nadvice      5 instead of 2 rollout workers: the learner can take more\n" in text
+    assert "\nadvice      2 is the right number of rollout workers\n" in shown(with_pool(reason="so", recommended=2))
+
+
 def test_a_job_whose_driver_is_gone_says_how_it_goes_on():
     text = shown(driver=GONE, now_s=8200.0)
     assert "driver      the driver of this job (pid 123) is gone; `rlhf resume runs/words-1` goes on\n" in text

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from rlhf_cluster.config import job_schema, load_job
-from rlhf_cluster.config.load import MAX_FILE_BYTES, recipe_names
+from rlhf_cluster.config.load import MAX_FILE_BYTES, check, recipe_names
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.testing import make_job
 
@@ -181,3 +181,31 @@ def test_the_schema_refuses_an_unknown_key():
     tree = json.loads(make_job().model_dump_json()) | {"trian": {}}
     with pytest.raises(jsonschema.ValidationError, match="trian"):
         jsonschema.validate(tree, job_schema())
+
+
+def test_a_short_yaml_file_that_means_an_endless_one_is_refused(tmp_path):
+    path = tmp_path / "job.yaml"
+    for each in ("{{x: *a{0}, y: *a{0}}}", "[*a{0}, *a{0}]", "{{<<: [*a{0}, *a{0}]}}"):
+        lines = ["a0: &a0 {k: v}", *(f"a{n + 1}: &a{n + 1} {each.format(n)}" for n in range(60))]
+        path.write_text("\n".join(lines))
+        assert "has more than 100000 values" in refusal(job=path)
+    path.write_text("a: &a [*a]")
+    assert "not readable as YAML" in refusal(job=path)
+
+
+def test_numbers_that_python_does_not_read_are_refused(tmp_path):
+    path = tmp_path / "job.toml"
+    path.write_text("seed = " + "9" * 5000)
+    assert "not readable as TOML" in refusal(job=path)
+    assert "seed" in refusal("seed=" + "9" * 5000)
+    assert "no index" in refusal("rewards.²=1")
+
+
+def test_an_algorithm_of_ones_own_can_be_checked_without_running_its_code(tmp_path, monkeypatch):
+    (tmp_path / "sets_a_trap.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    tree = load_job(RECIPE).model_dump(mode="json") | {"algorithm": {"type": "sets_a_trap:Mine", "strength": 2}}
+    job = check(tree, source="job", runs_outside_code=False)
+    assert job.model_dump(mode="json")["algorithm"] == tree["algorithm"]
+    with pytest.raises(ConfigError, match="seed"):
+        check(tree | {"seed": -1}, source="job", runs_outside_code=False)

@@ -21,6 +21,7 @@ from rlhf_cluster.driver.clock import Clock, SystemClock
 from rlhf_cluster.driver.ledger.ledger import read_history
 from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.prompts import JobPrompts
+from rlhf_cluster.driver.sizes import read_desired, sizes_of
 from rlhf_cluster.flow.history import History
 from rlhf_cluster.records import Adopted, Prompt
 from rlhf_cluster.records.events import Event
@@ -97,9 +98,11 @@ class Stage:
             clock=clock,
             at=self.at,
         )
+        desired = read_desired(self.job_dir)
+        emit, sizes = self.events.append, sizes_of(desired)
         async with (
-            open_roles(self.runtime, self.job, specs, clock=clock, emit=self.events.append) as roles,
-            open_driver(setting, roles, self.prompts, serve_control=False) as driver,
+            open_roles(self.runtime, self.job, specs, sizes=sizes, clock=clock, emit=emit) as roles,
+            open_driver(setting, roles, self.prompts, desired=desired, serve_control=False) as driver,
         ):
             yield driver, roles
         claim.release()

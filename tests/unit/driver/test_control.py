@@ -15,9 +15,9 @@ from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.control import Control
 from rlhf_cluster.driver.figures import Statuses
 from rlhf_cluster.driver.mailbox import answer, post
-from rlhf_cluster.driver.pacing import Pacing
+from rlhf_cluster.driver.sizes import Desired, read_desired
 from rlhf_cluster.errors import ConfigError, Fenced
-from rlhf_cluster.records.commands import Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
 from rlhf_cluster.records.events import CheckpointSaved, Notice, StepDone, WorkerChanged
 from rlhf_cluster.testing import make_job
 from rlhf_cluster.testing.fleet import SimulatedRuntime
@@ -31,7 +31,7 @@ def command(made: Any, ask: Callable[[Obey, Any, Any], Awaitable[Any]]) -> Any:
     """What `ask(obey, driver, roles)` gives while the job trains."""
 
     async def act(driver: Any, roles: Any) -> Any:
-        control = Control(made.job, driver, roles, stop=made.stop)
+        control = Control(driver, roles, stop=made.stop)
         training = asyncio.create_task(driver.run(made.stop))
         await asyncio.sleep(20.0)
         try:
@@ -103,10 +103,101 @@ def test_a_role_cannot_be_scaled_to_nothing(stage):
     assert "cannot have 0 replicas" in refusal(on(stage), Scale(role="rollout", num_workers=0))
 
 
-def test_by_hand_and_by_policy_at_once_is_refused(stage):
+def test_a_number_turns_the_policy_of_the_job_off_and_says_so(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, Any]:
+        told = await obey(Scale(role="rollout", num_workers=7))
+        return told, driver.pacing.sizes.bounds
+
     made = on(stage, "autoscale.min_workers=1", "autoscale.max_workers=4")
-    told = refusal(made, Scale(role="rollout", num_workers=3))
-    assert told.startswith("autoscale sets the number of rollout workers between 1 and 4: leave [autoscale] out")
+    told, bounds = command(made, ask)
+    assert told.endswith("-> 7 wanted from now on; the policy that chose between 1 and 4 is off")
+    assert bounds is None
+
+
+def test_scaling_another_role_leaves_the_policy_on(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, Any]:
+        return await obey(Scale(role="reward", num_workers=2)), driver.pacing.sizes.bounds
+
+    told, bounds = command(on(stage, "autoscale.min_workers=1", "autoscale.max_workers=4"), ask)
+    assert told == "reward: 1 -> 2 wanted from now on"
+    assert bounds is not None
+
+
+def test_autoscale_brings_the_pool_within_its_bounds_at_once(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> list[Any]:
+        told: list[Any] = [await obey(Autoscale(role="rollout", min_workers=4, max_workers=9)), roles.rollout.size]
+        told += [await obey(Autoscale(role="rollout", min_workers=1, max_workers=3)), roles.rollout.size]
+        return [*told, await obey(Autoscale(role="rollout", min_workers=2, max_workers=5))]
+
+    assert command(on(stage), ask) == [
+        "rollout: a policy chooses between 4 and 9 from now on; 2 -> 4 wanted now",
+        4,
+        "rollout: a policy chooses between 1 and 3 from now on; 4 -> 3 wanted now",
+        3,
+        "rollout: a policy chooses between 2 and 5 from now on; it begins with 3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("refused", "words"),
+    [
+        (Autoscale(role="reward", min_workers=1, max_workers=2), "scale reward by hand"),
+        (Autoscale(role="rollouts", min_workers=1, max_workers=2), "did you mean 'rollout'?"),
+        (Autoscale(role="rollout", min_workers=0, max_workers=2), "min_workers = 0 and max_workers = 2"),
+        (Autoscale(role="rollout", min_workers=3, max_workers=2), "the second no less than the first"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused_and_changes_nothing(stage, refused, words):
+    made = on(stage)
+    assert words in refusal(made, refused)
+    assert read_desired(made.job_dir) == {}
+
+
+def test_what_is_obeyed_is_written_down_for_the_next_driver(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> list[dict[str, Desired]]:
+        seen = []
+        for wanted in (
+            Scale(role="reward", num_workers=2),
+            Autoscale(role="rollout", min_workers=2, max_workers=2),
+            Scale(role="rollout", num_workers=5),
+            Drain(worker_id="rollout-0"),
+        ):
+            await obey(wanted)
+            seen.append(read_desired(made.job_dir))
+        return seen
+
+    made = on(stage)
+    first, second, third, fourth = command(made, ask)
+    reward = Desired(role="reward", num_workers=2)
+    assert first == {"rollout": Desired(role="rollout", num_workers=2), "reward": reward}
+    assert second["rollout"] == Desired(role="rollout", num_workers=2, mode="auto", min_workers=2, max_workers=2)
+    assert third == {"rollout": Desired(role="rollout", num_workers=5), "reward": reward}
+    assert fourth["rollout"].num_workers == 4
+
+
+def test_a_disk_that_cannot_be_written_stops_no_scaling_and_is_told(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, int]:
+        (made.job_dir / "control").write_text("in the way")
+        return await obey(Scale(role="rollout", num_workers=3)), roles.rollout.size
+
+    made = on(stage)
+    told, size = command(made, ask)
+    assert size == 3
+    assert told.startswith("rollout: 2 -> 3 wanted from now on; control/desired.json cannot be written (")
+    assert told.endswith("), so a next driver would not know of it")
+
+
+def test_a_driver_that_was_replaced_scales_nothing(stage):
+    async def act(driver: Any, roles: Any) -> tuple[int, int]:
+        before = roles.rollout.size
+        Claim.take(made.job_dir, take_over=True)
+        with pytest.raises(Fenced):
+            await Control(driver, roles, stop=made.stop).obey(Scale(role="rollout", num_workers=9))
+        return before, roles.rollout.size
+
+    made = on(stage)
+    assert made.play(act) == (2, 2)
+    assert read_desired(made.job_dir) == {}
 
 
 def test_a_second_vllm_in_one_process_is_refused_for_it_would_end_the_job(stage):
@@ -195,7 +286,7 @@ def test_stop_ends_the_job_after_the_step_under_way_with_a_checkpoint(stage):
 def test_stop_while_no_step_is_under_way_names_none_that_is_still_to_come(stage, step, told):
     async def act(driver: Any, roles: Any) -> str:
         driver.step, driver.phase = step, "evaluating"
-        return await Control(made.job, driver, roles, stop=made.stop).obey(Stop())
+        return await Control(driver, roles, stop=made.stop).obey(Stop())
 
     made = on(stage)
     assert made.play(act) == f"the job ends {told}"
@@ -255,13 +346,7 @@ def test_a_driver_that_was_replaced_leaves_commands_and_the_status_to_the_next_o
         )
         command_id = post(tmp_path / "job", Stop())
         statuses = Statuses(roles, bound_s=1.0)
-        beside = control_of(
-            setting,
-            driver,
-            roles,
-            statuses,
-            Pacing(made.job, driver.rollouts.fleet, emit=made.events.append, clock=made.clock),
-        )
+        beside = control_of(setting, driver, roles, statuses)
         ended = await asyncio.wait_for(asyncio.gather(*beside.values(), return_exceptions=True), 30.0)
         assert [type(error) for error in ended] == [Fenced, Fenced]
         assert answer(tmp_path / "job", command_id) is None

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from rlhf_cluster.driver.mailbox import COMMANDS, KEEP_S, Answer, Mailbox, answer, from_json, post, to_json, withdraw
 from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records import commands
-from rlhf_cluster.records.commands import Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
 from rlhf_cluster.testing import FakeClock
 
 EVERY_COMMAND = [
     Scale(role="rollout", num_workers=3),
+    Autoscale(role="rollout", min_workers=1, max_workers=8),
     Drain(worker_id="rollout-2"),
     Pause(),
     Resume(),
@@ -82,7 +83,7 @@ def test_any_command_survives_json(command):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "command = null: it is one of Scale, Drain, Pause"),
+        ({}, "command = null: it is one of Scale, Autoscale, Drain, Pause"),
         ({"command": "Scael"}, "did you mean 'Scale'?"),
         ({"command": ["Scale"]}, "it is one of"),
         ({"command": "Scale", "role": "rollout"}, "'num_workers' is missing"),
@@ -116,6 +117,20 @@ def test_of_several_scales_of_a_role_the_newest_counts(tmp_path):
     assert superseded is not None
     assert not superseded.ok
     assert "later command" in superseded.text
+
+
+def test_a_number_and_a_policy_for_one_role_supersede_each_other(tmp_path):
+    auto = Autoscale(role="rollout", min_workers=1, max_workers=8)
+    by_hand = post(tmp_path, Scale(role="rollout", num_workers=9))
+    policy = post(tmp_path, auto)
+    assert Mailbox(tmp_path).take() == [(policy, auto)]
+    last = post(tmp_path, Scale(role="rollout", num_workers=2))
+    assert [command_id for command_id, _ in Mailbox(tmp_path).take()] == [last]
+    for superseded in (by_hand, policy):
+        told = answer(tmp_path, superseded)
+        assert told is not None
+        assert not told.ok
+        assert told.text == "a later command scales rollout too; only that counts"
 
 
 def test_a_withdrawn_command_is_not_seen(tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from rlhf_cluster.driver.pacing import Pacing
+from rlhf_cluster.driver.sizes import Bounds, Desired, read_desired
 from rlhf_cluster.records.events import Notice
 from rlhf_cluster.testing import make_job
 from rlhf_cluster.testing.fleet import Pace, SimulatedRuntime
@@ -31,19 +33,23 @@ def figures(**changes: float) -> dict[str, float]:
     } | {name.replace("__", "/"): value for name, value in changes.items()}
 
 
-def observed(made: Any, *steps: dict[str, float]) -> tuple[str, list[int]]:
-    """The sentence, and the size of the pool after every step."""
-
-    async def act(driver: Any, roles: Any) -> tuple[str, list[int]]:
-        pacing = Pacing(made.job, driver.rollouts.fleet, emit=made.events.append, clock=made.clock)
+async def pace(made: Any, driver: Any, steps: Iterable[dict[str, float]]) -> list[int]:
+    """The size of the pool after every step."""
+    sizes = []
+    for step, metrics in enumerate(steps):
+        driver.pacing.observe(metrics, step=step)
+        sizes.append(driver.rollouts.fleet.pool.size)
+        await asyncio.sleep(10.0)
         await made.serve(driver)
-        sizes = []
-        for step, metrics in enumerate(steps):
-            pacing.observe(metrics, step=step)
-            sizes.append(roles.rollout.size)
-            await asyncio.sleep(10.0)
-            await made.serve(driver)
-        return pacing.sentence, sizes
+    return sizes
+
+
+def observed(made: Any, *steps: dict[str, float]) -> tuple[Pacing, list[int]]:
+    """And the size of the pool after every step."""
+
+    async def act(driver: Any, roles: Any) -> tuple[Pacing, list[int]]:
+        await made.serve(driver)
+        return driver.pacing, await pace(made, driver, steps)
 
     return made.play(act)
 
@@ -53,19 +59,26 @@ def observed(made: Any, *steps: dict[str, float]) -> tuple[str, list[int]]:
     [({}, "rollout"), ({"driver__gather_s": 0.5, "driver__update_s": 9.3, "rollout__idle_share": 0.9}, "learner")],
 )
 def test_the_bottleneck_is_told_in_words(stage, changes, says):
-    sentence, _ = observed(stage(make_job(), SimulatedRuntime()), *[figures(**changes)] * 5)
-    assert says in sentence
+    pacing, _ = observed(stage(make_job(), SimulatedRuntime()), *[figures(**changes)] * 5)
+    assert says in pacing.sentence
+
+
+def test_who_waited_is_told_in_numbers_too(stage):
+    pacing, _ = observed(stage(make_job(), SimulatedRuntime()), *[figures(rollout__idle_share=0.25)] * 5)
+    learner, rollout = pacing.time_split
+    assert (learner.role, learner.waiting, rollout.role) == ("learner", pytest.approx(0.9), "rollout")
+    assert (rollout.busy, rollout.waiting) == pytest.approx((0.75, 0.25))
 
 
 def test_an_adoption_that_outlasts_the_hand_over_counts_for_no_more_than_that(stage):
-    sentence, _ = observed(stage(make_job(), SimulatedRuntime()), figures(weights__adopt_s=99.0))
-    assert sentence
+    pacing, _ = observed(stage(make_job(), SimulatedRuntime()), figures(weights__adopt_s=99.0))
+    assert pacing.sentence
 
 
 def test_the_policy_says_why_it_stays_too(stage):
-    sentence, sizes = observed(stage(make_job(AUTOSCALE), SimulatedRuntime()), figures())
+    pacing, sizes = observed(stage(make_job(AUTOSCALE), SimulatedRuntime()), figures())
     assert sizes == [1]
-    assert " Autoscale: stay at 1: " in sentence
+    assert pacing.reason.startswith("stay at 1: ")
 
 
 def test_without_autoscale_the_number_of_workers_stays(stage):
@@ -82,6 +95,52 @@ def test_a_learner_that_waits_gets_more_workers_within_the_bounds_and_it_is_told
     notices = made.seen(Notice)
     assert len(notices) == len(set(sizes)) - 1
     assert all(notice.level == "info" and notice.text.startswith("rollout workers: ") for notice in notices)
+
+
+def test_without_autoscale_a_number_is_recommended_all_the_same(stage):
+    pacing, sizes = observed(stage(make_job(["train.max_staleness=1"]), SimulatedRuntime()), *[figures()] * 12)
+    # 1000 tokens in the second that the learner needs for them, and 100 of a worker, with a tenth of headroom.
+    assert (sizes[-1], pacing.recommended) == (1, 11)
+    assert pacing.reason.endswith("which with 10% headroom asks for 11")
+
+
+def test_before_the_first_step_nothing_is_recommended(stage):
+    pacing, _ = observed(stage(make_job(), SimulatedRuntime()))
+    assert (pacing.recommended, pacing.reason, pacing.time_split) == (0, "", ())
+
+
+def test_the_policy_is_turned_on_bounded_anew_and_off_while_the_job_runs(stage):
+    made = stage(make_job(["train.max_staleness=1"]), SimulatedRuntime())
+
+    async def act(driver: Any, roles: Any) -> tuple[list[list[int]], list[str]]:
+        await made.serve(driver)
+        sizes, pacing = driver.pacing.sizes, driver.pacing
+        seen, said = [await pace(made, driver, [figures()] * 5)], []
+        for bounds in (Bounds(min_workers=1, max_workers=3), Bounds(min_workers=5, max_workers=6)):
+            sizes.by_policy("rollout", bounds)
+            said.append(pacing.reason)
+            seen.append(await pace(made, driver, [figures()] * 15))
+            said.append(pacing.reason)
+        sizes.by_hand("rollout", 2)
+        seen.append(await pace(made, driver, [figures()] * 15))
+        return seen, [*said, pacing.reason]
+
+    seen, said = made.play(act)
+    assert [set(seen[0]), seen[1][-1], set(seen[2]), set(seen[3])] == [{1}, 3, {5, 6}, {2}]
+    assert [said[0], said[2]] == ["", ""], "a sentence of other bounds is no sentence of these"
+    assert said[1].endswith("max_workers = 3")
+    assert said[3].endswith("max_workers = 6")
+    assert "max_workers" not in said[4]
+
+
+def test_what_the_policy_chose_is_what_the_next_driver_begins_with(stage):
+    made = stage(make_job([*AUTOSCALE, "train.max_staleness=1"]), SimulatedRuntime())
+    size = observed(made, *[figures()] * 30)[1][-1]
+    assert read_desired(made.job_dir)["rollout"] == Desired(
+        role="rollout", num_workers=size, mode="auto", min_workers=1, max_workers=4
+    )
+    again = stage(made.job, SimulatedRuntime())
+    assert observed(again, figures())[1] == [size]
 
 
 def test_a_job_that_scales_itself_comes_to_an_end_and_observes_its_own_steps(stage):

@@ -17,10 +17,11 @@ from rlhf_cluster.config.load import read_job
 from rlhf_cluster.driver import mailbox
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.run import new_job_dir, run_job
+from rlhf_cluster.driver.sizes import FILE_NAME
 from rlhf_cluster.driver.status_file import read_view, write_view
 from rlhf_cluster.errors import ConfigError, Fenced, LearnerError, LedgerCorrupt, ModelError
 from rlhf_cluster.records.commands import Pause, Stop
-from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, Notice, StepDone
+from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, Notice, StepDone, WorkerChanged
 from rlhf_cluster.records.members import JobView
 from rlhf_cluster.testing import FakeClock, make_job
 
@@ -70,6 +71,31 @@ def test_a_job_that_succeeds_ends_with_its_newest_checkpoint(job):
     assert ended.checkpoint == ended.job_dir / "checkpoints" / "step-000002"
     assert isinstance(watcher.events[0], JobStarted)
     assert (ended.checkpoint / "model.safetensors").is_file()
+
+
+def wanting(job: JobConfig, content: str) -> Path:
+    """A job directory with these sizes wanted."""
+    job_dir = new_job_dir(job, FakeClock())
+    (job_dir / "control").mkdir()
+    (job_dir / FILE_NAME).write_text(content)
+    return job_dir
+
+
+def test_a_job_begins_with_the_sizes_that_were_wanted_last(job):
+    watcher = Watcher()
+    pools = [{"role": "rollout", "num_workers": 2}, {"role": "reward", "num_workers": 1}]
+    run(job, watcher, job_dir=wanting(job, json.dumps({"pools": pools})))
+    serving = {e.worker_id for e in watcher.events if isinstance(e, WorkerChanged) and e.state == "serving"}
+    assert serving == {"rollout-0", "rollout-1", "reward-0"}
+
+
+def test_wanted_sizes_that_cannot_be_read_are_told_about_and_end_no_job(job):
+    watcher = Watcher()
+    assert run(job, watcher, job_dir=wanting(job, "torn{")).outcome == "succeeded"
+    [notice] = [event for event in watcher.events if isinstance(event, Notice)]
+    assert notice.level == "warning"
+    assert notice.text.startswith("control/desired.json does not say how many workers are wanted: ")
+    assert notice.text.endswith(". The job begins with the sizes of its job file")
 
 
 def test_the_last_view_of_a_job_shows_nobody_at_work(job):

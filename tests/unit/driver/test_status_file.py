@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_cluster.driver.status_file import FILE_NAME, StatusFile, read_view, write_view
-from rlhf_cluster.records.members import JobView, MemberView, PoolView
+from rlhf_cluster.records.members import JobView, MemberView, PoolView, RoleTime
 
 COUNTS = st.integers(0, 2**50)
 SECONDS = st.floats(allow_nan=False)
@@ -33,10 +33,23 @@ POOLS = st.builds(
     num_restarts=COUNTS,
     last_error=st.text(),
     members=st.lists(MEMBERS, max_size=2).map(tuple),
+    mode=st.text(),
+    min_workers=COUNTS,
+    max_workers=COUNTS,
+    reason=st.text(),
+    recommended=COUNTS,
 )
+TIMES = st.builds(RoleTime, role=st.text(), busy=SECONDS, waiting=SECONDS, adopting=SECONDS, other=SECONDS)
 WORDS = {name: st.text() for name in ("job_name", "state", "phase", "waiting_for", "bottleneck")}
 NUMBERS = dict.fromkeys(("epoch", "step", "num_steps", "num_in_flight", "num_complete"), COUNTS)
-VIEWS = st.builds(JobView, time_s=SECONDS, pools=st.lists(POOLS, max_size=2).map(tuple), **WORDS, **NUMBERS)
+VIEWS = st.builds(
+    JobView,
+    time_s=SECONDS,
+    pools=st.lists(POOLS, max_size=2).map(tuple),
+    time_split=st.lists(TIMES, max_size=2).map(tuple),
+    **WORDS,
+    **NUMBERS,
+)
 
 
 def some_view(**changes: object) -> JobView:
@@ -77,6 +90,16 @@ def test_a_view_with_a_field_of_another_kind_is_no_view(tmp_path, changes):
 def test_a_view_of_a_newer_version_is_read_as_far_as_it_is_known(tmp_path):
     (tmp_path / FILE_NAME).write_text(json.dumps(dataclasses.asdict(some_view()) | {"num_moons": 2}))
     assert read_view(tmp_path) == some_view()
+
+
+def test_a_view_of_an_older_version_has_what_was_new_left_out(tmp_path):
+    pool = PoolView(role="rollout worker", desired=1, num_restarts=0, last_error="", members=())
+    written = dataclasses.asdict(some_view(pools=(pool,)))
+    del written["time_split"]
+    for name in ("mode", "min_workers", "max_workers", "reason", "recommended"):
+        del written["pools"][0][name]
+    (tmp_path / FILE_NAME).write_text(json.dumps(written))
+    assert read_view(tmp_path) == some_view(pools=(pool,))
 
 
 def test_views_are_kept_until_cancelled_and_a_disk_that_is_away_stops_nothing(tmp_path):

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from rlhf_cluster.driver.figures import Statuses
-from rlhf_cluster.driver.pacing import Pacing
+from rlhf_cluster.driver.sizes import Bounds
 from rlhf_cluster.driver.view import Views
 from rlhf_cluster.records.members import JobView, PoolView
 from rlhf_cluster.testing import make_job
@@ -20,8 +20,7 @@ def looked(made: Any, look: Any) -> Any:
 
     async def act(driver: Any, roles: Any) -> Any:
         statuses = Statuses(roles, bound_s=5.0)
-        pacing = Pacing(made.job, driver.rollouts.fleet, emit=made.events.append, clock=made.clock)
-        views = Views(driver, roles, statuses, pacing, epoch=3, stop=made.stop, clock=made.clock)
+        views = Views(driver, roles, statuses, epoch=3, stop=made.stop, clock=made.clock)
         training = asyncio.create_task(driver.run(made.stop))
         try:
             return await look(views, driver, roles)
@@ -59,6 +58,49 @@ def test_a_view_tells_where_the_job_is_and_who_does_what(stage):
     [learner] = pool(view, "learner").members
     assert (learner.worker_id, learner.state, learner.version) == ("learner-0", "serving", 1)
     assert 0.0 <= made.clock.time() - view.time_s < 60.0
+
+
+def test_a_view_tells_who_chooses_the_size_and_what_the_policy_says(stage):
+    async def look(views: Any, driver: Any, roles: Any) -> list[JobView]:
+        await asyncio.sleep(60.0)
+        by_hand = await views.now()
+        driver.pacing.sizes.by_policy("rollout", Bounds(min_workers=1, max_workers=4))
+        await asyncio.sleep(60.0)
+        return [by_hand, await views.now()]
+
+    made = stage(make_job([*JOB, "train.max_staleness=1", "train.num_steps=500"]), SimulatedRuntime())
+    by_hand, by_policy = (pool(view, "rollout worker") for view in looked(made, look))
+    assert (by_hand.mode, by_hand.min_workers, by_hand.max_workers) == ("manual", 0, 0)
+    assert by_hand.recommended >= 1
+    assert f"headroom asks for {by_hand.recommended}" in by_hand.reason or "; but " in by_hand.reason
+    assert (by_policy.mode, by_policy.min_workers, by_policy.max_workers) == ("auto", 1, 4)
+    assert by_policy.reason.startswith(("stay at ", "grow from ", "shrink from "))
+
+
+def test_a_view_tells_in_numbers_who_waited_for_whom(stage):
+    async def look(views: Any, driver: Any, roles: Any) -> list[JobView]:
+        before = await views.now()
+        await asyncio.sleep(30.0)
+        return [before, await views.now()]
+
+    before, after = looked(stage(make_job(JOB), SimulatedRuntime()), look)
+    assert before.time_split == ()
+    assert [time.role for time in after.time_split] == ["learner", "reward", "rollout"]
+    assert all(abs(time.busy + time.waiting + time.adopting + time.other - 1.0) < 1e-9 for time in after.time_split)
+
+
+def test_the_learner_has_rates_and_the_time_since_when_it_is_as_it_is(stage):
+    async def look(views: Any, driver: Any, roles: Any) -> list[JobView]:
+        seen = []
+        for _ in range(3):
+            seen.append(await views.now())
+            await asyncio.sleep(20.0)
+        return seen
+
+    views = looked(stage(make_job(JOB), SimulatedRuntime()), look)
+    ranks = [pool(view, "learner").members[0] for view in views]
+    assert {rank.since_s for rank in ranks} == {views[0].time_s}
+    assert all(rank.tokens_per_s > 0 and 0 < rank.busy_share <= 1 for rank in ranks[1:])
 
 
 def test_a_view_of_a_paused_and_of_a_stopping_job_says_so(stage):
@@ -127,8 +169,7 @@ def test_many_looks_ask_the_roles_no_more_often_than_they_should(stage):
 
     async def act(driver: Any, roles: Any) -> None:
         statuses = Counts(roles, bound_s=5.0)
-        pacing = Pacing(made.job, driver.rollouts.fleet, emit=made.events.append, clock=made.clock)
-        views = Views(driver, roles, statuses, pacing, epoch=1, stop=made.stop, clock=made.clock)
+        views = Views(driver, roles, statuses, epoch=1, stop=made.stop, clock=made.clock)
         for _ in range(100):
             await views.now()
             await asyncio.sleep(0.01)

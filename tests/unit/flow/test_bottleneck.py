@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_cluster.flow.bottleneck import Bottleneck, StepTimes
+from rlhf_cluster.records.members import RoleTime
 
 
 def step(step_s=10.0, gather_s=0.0, update_s=0.0, publish_s=0.0, adopt_s=0.0, **idle_shares) -> StepTimes:
@@ -52,6 +53,16 @@ def test_busy_workers_and_a_waiting_learner_name_the_workers():
 )
 def test_the_sentence_names_who_holds_the_job_up(one, words):
     assert words in report(one).sentence
+
+
+def test_the_same_is_told_in_numbers_the_learner_first():
+    told = report(step(gather_s=5, update_s=2, publish_s=1, adopt_s=0.5, rollout=0.25, reward=0.75))
+    assert told.by_role == (
+        RoleTime(role="learner", busy=pytest.approx(0.3), waiting=0.5, adopting=0.05, other=pytest.approx(0.15)),
+        RoleTime(role="reward", busy=0.25, waiting=0.75),
+        RoleTime(role="rollout", busy=0.75, waiting=0.25),
+    )
+    assert report().by_role == ()
 
 
 def test_synchronous_steps_are_far_from_ideal_however_well_each_half_runs():

@@ -138,7 +138,46 @@ def test_the_pool_settles_within_its_limits(learner, worker, now, waited, longes
     assert sizes[-1] == sizes[-5]
 
 
-@pytest.mark.parametrize("changes", [{"min_workers": 0}, {"max_workers": 0}, {"window": 0}, {"headroom": -1.0}])
-def test_settings_without_sense_are_refused(changes):
-    with pytest.raises(ValueError, match="must be 1 to max_workers"):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"min_workers": 0}, "must be 1 to max_workers"),
+        ({"max_workers": 0}, "must be 1 to max_workers"),
+        ({"window": 0}, "must be at least 1"),
+        ({"headroom": -1.0}, "headroom = -1 at least 0"),
+    ],
+)
+def test_settings_without_sense_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
         policy(**changes)
+
+
+def test_limits_can_change_and_what_was_measured_still_counts():
+    scaling = policy(max_workers=3)
+    assert decisions(scaling, STEP, STEP) == [3, 3]
+    scaling.limit(min_workers=1, max_workers=8)
+    assert decisions(scaling, STEP, STEP) == [3, 4]
+    with pytest.raises(ValueError, match="min_workers = 9 must be 1 to max_workers = 8"):
+        scaling.limit(min_workers=9, max_workers=8)
+
+
+def test_what_the_steps_ask_for_is_told_before_limits_and_patience():
+    decision = policy(max_workers=3, headroom=0.5).decide(STEP)
+    assert (decision.num_workers, decision.wanted) == (3, 6)
+    assert decision.why.endswith("which with 50% headroom asks for 6")
+
+
+def test_what_was_seen_to_be_of_no_use_is_not_recommended():
+    decision = policy().decide(replace(STEP, learner_waited_s=0.1))
+    assert decision.wanted == 3
+    assert "but the learner waits for only 1.0%" in decision.why
+
+
+def test_steps_that_say_nothing_recommend_nothing():
+    assert policy().decide(replace(STEP, num_pending=2)).wanted == 0
+    assert policy().decide(replace(STEP, worker_tokens_per_s=0.0)).wanted == 0
+
+
+def test_advice_that_nobody_follows_stays_the_same():
+    scaling = policy(up_after=1)
+    assert {scaling.decide(STEP).wanted for _ in range(20)} == {4}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -34,6 +35,36 @@ def test_a_job_has_the_roles_it_needs_by_the_names_that_scale_takes(overrides, n
 def test_each_pool_has_its_own_size():
     roles = made("rollout.num_workers=3", "reward_server.num_workers=2", "algorithm.kl_coef=0.1")
     assert {name: pool.size for name, pool in roles.pools.items()} == {"rollout": 3, "reward": 2, "reference": 1}
+
+
+def test_what_is_wanted_beyond_the_job_does_not_hold_up_the_start_on_a_cluster():
+    job = make_job(["rollout.num_workers=3", "reward_server.num_workers=2"])
+    sizes = {"rollout": 1, "reward": 5, "reference": 4}
+    options: dict[str, Any] = {"clock": FakeClock(), "emit": lambda event: None}
+    roles = make_roles(SimulatedRuntime(), job, BareSpecs(), sizes=sizes, **options)
+    assert {name: pool.size for name, pool in roles.pools.items()} == {"rollout": 1, "reward": 2}
+
+
+def test_in_one_process_all_that_is_wanted_starts_one_after_the_other():
+    runtime = SimulatedRuntime()
+    runtime.one_process = True
+    job = make_job(["rollout.num_workers=3"])
+    options: dict[str, Any] = {"clock": FakeClock(), "emit": lambda event: None}
+    roles = make_roles(runtime, job, BareSpecs(), sizes={"rollout": 1, "reward": 5}, **options)
+    assert {name: pool.size for name, pool in roles.pools.items()} == {"rollout": 1, "reward": 5}
+
+
+def test_open_roles_grow_to_what_is_wanted():
+    runtime, clock = SimulatedRuntime(Pace()), VirtualClock()
+
+    async def whole() -> list[tuple[int, int]]:
+        sizes, job = {"rollout": 4, "reward": 2}, make_job(["rollout.num_workers=2"])
+        async with open_roles(runtime, job, BareSpecs(), sizes=sizes, clock=clock) as roles:
+            at_first = (len(roles.rollout.started()), len(roles.reward.handles()))
+            await asyncio.sleep(10.0)
+            return [at_first, (len(roles.rollout.started()), len(roles.reward.handles()))]
+
+    assert virtual_time.run(whole(), clock=clock) == [(2, 1), (4, 2)]
 
 
 def opened(job: JobConfig, **options: Any) -> tuple[SimulatedRuntime, list[WorkerChanged], list[dict[str, Any]]]:

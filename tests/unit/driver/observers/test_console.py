@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from rlhf_cluster.driver.observers.console import Console, LivePanel, PlainLines
 from rlhf_cluster.driver.observers.excerpt import excerpt, printable
+from rlhf_cluster.driver.observers.figures import duration
 from rlhf_cluster.driver.observers.panel import BARS, panel, sparkline
-from rlhf_cluster.driver.observers.progress import Progress, duration
+from rlhf_cluster.driver.observers.progress import Progress
 from rlhf_cluster.records.events import JobStarted, Notice, StepDone
 
 

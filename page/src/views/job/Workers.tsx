@@ -1,0 +1,196 @@
+// The replicas of every role, and how many there should be.
+import { useEffect, useRef, useState } from "react";
+import { ApiError, newKey } from "../../api/client";
+import { useDrain, usePools, useSetPool } from "../../api/queries";
+import type { Pool, SetPool, Worker } from "../../api/types";
+import { bytes, count, duration, percent } from "../../format";
+import { useNow } from "../../parts/now";
+import { Badge, Bar, Button, Card, classes, Confirm, Dot, Empty, Note, notYet, parts, Segments, sentenceOf, Stepper } from "../../parts/parts";
+import { useSay } from "../../parts/say";
+import { advice, capital, isOver, poolStory, workerTone } from "../../words";
+import { useJobContext } from "./Job";
+import css from "./job.module.css";
+
+export function Workers() {
+  const { job } = useJobContext();
+  const pools = usePools(job.job_id);
+  return notYet(pools, 8) ?? (
+    <div className={css.stack}>
+      {isOver(job) && <Note tone="quiet">The job is over; its workers have left.</Note>}
+      {pools.data?.map((pool) => <PoolCard key={pool.pool} pool={pool} />)}
+      {pools.data?.length === 0 && <Card><Empty title="No workers yet">They appear when the driver has started.</Empty></Card>}
+    </div>
+  );
+}
+
+const SETTLED_MS = 600;
+const ROLES: Record<string, string> = {
+  rollout: "Rollout workers", reward: "Reward servers", reference: "Reference scorers", learner: "Learner ranks",
+};
+
+function PoolCard({ pool }: { pool: Pool }) {
+  const { job } = useJobContext();
+  const over = isOver(job);
+  const isShort = !over && pool.num_pending > 0 && pool.pending_reason !== "";
+  return (
+    <section className={parts.card} aria-label={ROLES[pool.pool]}>
+      <div className={css.poolHead}>
+        <div className={css.poolName}>
+          <h2>
+            {ROLES[pool.pool] ?? capital(pool.pool)}
+            {!over && pool.observed_generation < pool.generation && <Badge tone="active" pulses>asked</Badge>}
+          </h2>
+          {!over && <p className={classes(isShort && css.warn)} aria-live="polite">{poolStory(pool, job.state)}</p>}
+          {!over && (advice(pool) || (pool.mode === "auto" && pool.reason)) && <p>{capital(advice(pool) || `the policy says: ${pool.reason}`)}</p>}
+        </div>
+        {!over && <Scaling pool={pool} />}
+      </div>
+      {pool.workers.length > 1 && (
+        <div className={css.summary}>
+          <ul className={css.cells} aria-hidden="true">
+            {pool.workers.map((worker) => <li key={worker.worker_id} data-tone={workerTone(worker.state)} title={`${worker.worker_id}: ${worker.state}`} />)}
+          </ul>
+          <p className={css.counts}>
+            <span>{pool.num_serving} serving</span>
+            {pool.num_pending > 0 && <span>{pool.num_pending} to come</span>}
+            {pool.num_draining > 0 && <span>{pool.num_draining} draining</span>}
+            <span>{pool.num_restarts} {pool.num_restarts === 1 ? "restart" : "restarts"}</span>
+          </p>
+        </div>
+      )}
+      {pool.last_error && <div className={css.failure}><Note tone="warning"><b>Last failure.</b> {pool.last_error}</Note></div>}
+      {pool.workers.length === 0 ? <Empty title="None right now" /> : <WorkerTable pool={pool} />}
+    </section>
+  );
+}
+
+function WorkerTable({ pool }: { pool: Pool }) {
+  const hasTokens = pool.pool === "rollout" || pool.pool === "reference";
+  const hasVersions = pool.pool === "rollout" || pool.pool === "learner";
+  const most = Math.max(1, ...pool.workers.map((worker) => worker.tokens_per_s ?? 0));
+  return (
+    <div className={parts.scroll}>
+      <table className={parts.table}>
+        <caption className={parts.hidden}>{ROLES[pool.pool]}</caption>
+        <thead>
+          <tr>
+            <th scope="col">Worker</th><th scope="col">State</th>
+            {hasVersions && <th scope="col" className={parts.num}>Version</th>}
+            {hasVersions && <th scope="col" className={parts.num}>Behind</th>}
+            {hasTokens && <th scope="col" className={parts.num}>Tokens/s</th>}
+            <th scope="col" className={parts.num}>Busy</th><th scope="col" className={parts.num}>In flight</th>
+            <th scope="col" className={parts.num}>Memory</th><th scope="col" className={parts.num}>Since</th>
+            <th scope="col"><span className={parts.hidden}>Ask of it</span></th>
+          </tr>
+        </thead>
+        <tbody>
+          {pool.workers.map((worker) => (
+            <Row key={worker.worker_id} worker={worker} pool={pool} hasTokens={hasTokens} hasVersions={hasVersions} most={most} />
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function Row({ worker, pool, hasTokens, hasVersions, most }: {
+  worker: Worker; pool: Pool; hasTokens: boolean; hasVersions: boolean; most: number;
+}) {
+  const { job, mayRun } = useJobContext();
+  const now_s = useNow();
+  const isActive = worker.state === "serving" || worker.state === "adopting";
+  const isDrainable = mayRun && pool.is_elastic && !isOver(job) && worker.state !== "draining" && worker.state !== "lost";
+  return (
+    <tr>
+      <td><code>{worker.worker_id}</code></td>
+      <td>
+        <Dot tone={workerTone(worker.state)}>{worker.state}</Dot>
+        {worker.reason && <span className={css.reason}>{worker.reason}</span>}
+      </td>
+      {hasVersions && <td className={parts.num}>{worker.version < 0 ? "–" : worker.version}</td>}
+      {hasVersions && <td className={parts.num}>{worker.version < 0 ? "–" : <span className={worker.lag > 0 ? css.lag : css.lag0}>{worker.lag}</span>}</td>}
+      {hasTokens && <td className={parts.num}>{isActive && worker.tokens_per_s !== null ? count(Math.round(worker.tokens_per_s)) : "–"}<Bar share={isActive ? (worker.tokens_per_s ?? 0) / most : null} label="beside the fastest" /></td>}
+      <td className={parts.num}>{isActive ? percent(worker.busy_share) : "–"}</td>
+      <td className={parts.num}>{isActive || worker.num_in_flight > 0 ? worker.num_in_flight : "–"}{worker.tokens_in_flight > 0 && <span className={parts.hint}> · {count(worker.tokens_in_flight)} tok</span>}</td>
+      <td className={parts.num}>{bytes(worker.rss_bytes)}</td>
+      <td className={parts.num}>{worker.since_s > 0 ? duration(now_s - worker.since_s) : "–"}</td>
+      <td className={parts.num}>{isDrainable && <DrainButton worker={worker} pool={pool} />}</td>
+    </tr>
+  );
+}
+
+function DrainButton({ worker, pool }: { worker: Worker; pool: Pool }) {
+  const { job } = useJobContext();
+  const drain = useDrain(job.job_id);
+  const say = useSay();
+  const [isAsked, setAsked] = useState(false);
+  const close = (isMeant: boolean) => {
+    setAsked(false);
+    if (!isMeant) return;
+    drain.mutate({ workerId: worker.worker_id, key: newKey() }, {
+      onSuccess: () => say(`${worker.worker_id} hands its work over and leaves.`),
+      onError: (error) => say(sentenceOf(error), "bad"),
+    });
+  };
+  return (
+    <>
+      <Button small kind="plain" disabled={drain.isPending} onClick={() => setAsked(true)} aria-label={`Drain ${worker.worker_id}`}>Drain</Button>
+      {isAsked && (
+        <Confirm title={`Drain ${worker.worker_id}?`} action="Drain it" onClose={close}>
+          It takes no more work, hands over what it has, and leaves. The pool has one worker less from then on: {Math.max(0, pool.replicas - 1)} instead of {pool.replicas}.
+        </Confirm>
+      )}
+    </>
+  );
+}
+
+function Scaling({ pool }: { pool: Pool }) {
+  const { job, mayRun } = useJobContext();
+  const set = useSetPool(job.job_id);
+  const say = useSay();
+  const [range, setRange] = useState<[number, number] | null>(null);
+  const [draft, setDraft] = useState<number | null>(null);
+  const send = useRef((_: number) => {});
+  // Three clicks are one wish: it is sent when the clicking has stopped.
+  useEffect(() => {
+    if (draft === null) return;
+    const timer = setTimeout(() => { send.current(draft); setDraft(null); }, SETTLED_MS);
+    return () => clearTimeout(timer);
+  }, [draft]);
+  if (!pool.is_elastic) return <span className={parts.hint}>{pool.replicas} fixed: this pool starts and restarts as a whole</span>;
+  const ask = (want: SetPool) =>
+    set.mutate({ pool, want }, {
+      onSuccess: () => say(want.mode === "auto" ? `A policy keeps between ${want.min_replicas} and ${want.max_replicas} ${pool.pool} workers.` : `Asked for ${want.replicas} ${pool.pool} ${want.replicas === 1 ? "worker" : "workers"}.`),
+      onError: (error) => say(error instanceof ApiError && error.status === 412 ? "Somebody else changed this pool meanwhile; look at it again." : sentenceOf(error), "bad"),
+    });
+  send.current = (replicas) => ask({ mode: "manual", replicas });
+  const isAuto = pool.mode === "auto" || range !== null;
+  const [least, most] = range ?? [pool.min_replicas ?? 1, pool.max_replicas ?? Math.max(2, pool.replicas)];
+  const isBusy = set.isPending || !mayRun;
+  return (
+    <div className={css.scaling}>
+      {pool.pool === "rollout" && <Segments
+        label={`Who sets the number of ${pool.pool} workers`} value={isAuto ? "auto" : "manual"} disabled={isBusy} options={[["manual", "Fixed"], ["auto", "Auto"]]}
+        onChange={(mode) => {
+          if (mode === "auto") return setRange([1, Math.max(2, pool.replicas * 2)]);
+          setRange(null);
+          if (pool.mode === "auto") ask({ mode: "manual", replicas: pool.replicas });
+        }}
+      />}
+      {!isAuto && <Stepper label={`Number of ${pool.pool} workers`} value={draft ?? (set.isPending ? (set.variables.want.replicas ?? pool.replicas) : pool.replicas)} disabled={isBusy} onChange={setDraft} />}
+      {isAuto && (
+        <>
+          <Stepper label={`Fewest ${pool.pool} workers`} value={least} max={most} disabled={isBusy} onChange={(value) => setRange([value, most])} />
+          <span>to</span>
+          <Stepper label={`Most ${pool.pool} workers`} value={most} min={least} disabled={isBusy} onChange={(value) => setRange([least, value])} />
+          {range && (
+            <Button kind="primary" small disabled={isBusy} onClick={() => { ask({ mode: "auto", min_replicas: least, max_replicas: most }); setRange(null); }}>
+              {pool.mode === "auto" ? "Change" : "Let a policy choose"}
+            </Button>
+          )}
+          {!range && <span>now {pool.replicas}</span>}
+        </>
+      )}
+    </div>
+  );
+}

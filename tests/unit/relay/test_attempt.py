@@ -1,0 +1,86 @@
+"""The directory that an attempt makes, before any driver runs in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from rlhf_cluster.driver.run import resume_point
+from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.relay.attempt import FAILED, prepare, run_attempt
+from rlhf_cluster.relay.link import Link, Superseded
+from rlhf_cluster.testing.jobs import make_job
+from rlhf_cluster.wire.relay import Registered
+
+from .stand_in import Asked, Said, StandIn, problem
+
+
+def registered(job_dir, config) -> Registered:
+    return Registered(
+        job_id="job_1",
+        attempt=1,
+        job_dir=str(job_dir),
+        config=config,
+        bundle_sha256=None,
+        num_entries=0,
+        sample_files=[],
+        log_offsets={},
+        lease_s=45.0,
+    )
+
+
+def config_of(*overrides: str) -> dict:
+    return json.loads(make_job(overrides).model_dump_json())
+
+
+def test_a_fresh_directory_can_be_resumed_as_the_job_that_was_submitted(tmp_path):
+    job_dir = prepare(registered(tmp_path / "jobs" / "job_1", config_of()), ray_address=None)
+    assert resume_point(job_dir) == make_job()
+
+
+def test_a_job_on_ray_runs_on_the_cluster_that_it_was_submitted_to(tmp_path):
+    job_dir = prepare(registered(tmp_path / "job_1", config_of("runtime=ray")), ray_address="192.0.2.1:6379")
+    assert resume_point(job_dir).ray.address == "192.0.2.1:6379"
+
+
+def test_a_local_job_stays_local(tmp_path):
+    job_dir = prepare(registered(tmp_path / "job_1", config_of("runtime=local")), ray_address="192.0.2.1:6379")
+    assert resume_point(job_dir) == make_job(["runtime=local"])
+
+
+def test_a_second_attempt_finds_its_own_settings_in_the_job_file(tmp_path):
+    for address in ("192.0.2.1:6379", "192.0.2.2:6379"):
+        job_dir = prepare(registered(tmp_path / "job_1", config_of("runtime=ray")), ray_address=address)
+    assert resume_point(job_dir).ray.address == "192.0.2.2:6379"
+
+
+def test_a_job_that_is_none_is_told_to_the_service_and_not_retried(tmp_path, stand_in: StandIn):
+    told = registered(tmp_path / "job_1", {**config_of(), "model": 3}).model_dump()
+
+    def says(asked: Asked) -> Said:
+        return Said(200, told) if asked.path.endswith("/register") else Said(204)
+
+    stand_in.says = says
+
+    async def attempt() -> int:
+        async with Link(stand_in.url, token="secret", num_tries=1) as link:
+            return await run_attempt(link)
+
+    with pytest.raises(ConfigError, match="model"):
+        asyncio.run(attempt())
+    assert [asked.path.rsplit("/", 1)[-1] for asked in stand_in.asked] == ["register", "ended"]
+    said = stand_in.asked[-1].json
+    assert (said["outcome"], said["exit_code"], said["may_be_retried"]) == ("failed", FAILED, False)
+
+
+def test_an_attempt_that_was_given_up_before_it_registered_starts_nothing(tmp_path, stand_in: StandIn):
+    stand_in.says_in_turn(problem(409, "superseded"))
+
+    async def attempt() -> int:
+        async with Link(stand_in.url, token="secret", num_tries=1) as link:
+            return await run_attempt(link)
+
+    with pytest.raises(Superseded):
+        asyncio.run(attempt())
