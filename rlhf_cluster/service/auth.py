@@ -111,7 +111,6 @@ def attempt_of(request: Request) -> Any:
 
 
 Reader = Annotated[Caller, Depends(requires("read"))]
-Labeller = Annotated[Caller, Depends(requires("label"))]
 Submitter = Annotated[Caller, Depends(requires("submit"))]
 Admin = Annotated[Caller, Depends(requires("admin"))]
 Relay = Annotated[Any, Depends(attempt_of)]

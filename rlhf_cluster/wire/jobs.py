@@ -177,15 +177,6 @@ class Pool(Message):
     workers: list[Worker]
 
 
-class PlanRole(Message):
-    role: str
-    num_replicas: int
-    num_spares: int
-    cpus: float
-    gpus: float
-    memory_bytes: int
-
-
 class Checked(Message):
     """A job that was not submitted: its whole config, and what it would reserve."""
 
