@@ -18,8 +18,9 @@ from sqlalchemy import Row
 
 from rlhf_cluster.service.problems import ApiProblem
 from rlhf_cluster.service.store import tokens
+from rlhf_cluster.wire.access import Scope
 
-SCOPES = ("read", "label", "submit", "admin")
+SCOPES: tuple[Scope, ...] = ("read", "label", "submit", "admin")
 """Each allows what those before it do."""
 COOKIE = "rlhf_session"
 SESSION_S = 12 * 3600.0
@@ -30,10 +31,10 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 class Caller:
     token_id: str
     name: str
-    scopes: tuple[str, ...]
+    scopes: tuple[Scope, ...]
     by_cookie: bool = False
 
-    def may(self, scope: str) -> bool:
+    def may(self, scope: Scope) -> bool:
         return any(SCOPES.index(has) >= SCOPES.index(scope) for has in self.scopes)
 
 
@@ -80,7 +81,7 @@ def _refuse_other_sites(request: Request) -> None:
         raise ApiProblem(403, "cross_site", "a page of another site asked for this change; it was refused")
 
 
-def requires(scope: str) -> Callable[..., Caller]:
+def requires(scope: Scope) -> Callable[..., Caller]:
     """A dependency that lets through whoever has `scope`."""
 
     def check(request: Request) -> Caller:
