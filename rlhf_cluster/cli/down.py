@@ -22,11 +22,12 @@ def down(data_dir: Path | None, output: str) -> None:
 
     Jobs that run are ended with it; at the next `rlhf up` they go on from their newest checkpoint.
     """
-    from rlhf_cluster.service.up import NotUp, default_data_dir
+    from rlhf_cluster.client.access import home_dir
+    from rlhf_cluster.service.up import NotUp
     from rlhf_cluster.service.up import down as bring_down
 
     try:
-        ended = bring_down(data_dir or default_data_dir())
+        ended = bring_down(data_dir or home_dir())
     except NotUp as error:
         raise Unavailable(str(error)) from error
     emit({"ended": ended}, output=output, text=lambda: f"ended {' and '.join(ended)}" if ended else "nothing was up")

@@ -66,13 +66,13 @@ def serve(data_dir: Path | None, insecure_no_auth: bool, **given: Any) -> None:
     needs_service("fastapi")
     from pydantic import ValidationError
 
+    from rlhf_cluster.client.access import home_dir
     from rlhf_cluster.service.serve import serve as serve_api
     from rlhf_cluster.service.settings import ServiceSettings
-    from rlhf_cluster.service.up import default_data_dir
 
     try:
         settings = ServiceSettings(
-            data_dir=(data_dir or default_data_dir()).expanduser().absolute(),
+            data_dir=(data_dir or home_dir()).expanduser().absolute(),
             auth=not insecure_no_auth,
             ray_token=os.environ.get("RAY_AUTH_TOKEN") or _token_of_file(),
             **given,

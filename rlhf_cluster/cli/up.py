@@ -43,12 +43,13 @@ def up(
     What runs already is left running. `rlhf down` ends it.
     """
     needs_service("fastapi", *([] if ray_address else ["ray"]))
+    from rlhf_cluster.client.access import home_dir
     from rlhf_cluster.service.private_ray import RayNotStarted
-    from rlhf_cluster.service.up import NotUp, UpOptions, default_data_dir
+    from rlhf_cluster.service.up import NotUp, UpOptions
     from rlhf_cluster.service.up import up as bring_up
 
     options = UpOptions(
-        data_dir=data_dir or default_data_dir(),
+        data_dir=data_dir or home_dir(),
         host=host,
         port=port,
         ray_address=ray_address,

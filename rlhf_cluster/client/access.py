@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from rlhf_cluster.client.private_file import private_dir, write_private
 from rlhf_cluster.errors import ConfigError, ServiceAway, StorageError
 
 SERVER, TOKEN = "RLHF_SERVER", "RLHF_TOKEN"
@@ -32,7 +33,8 @@ class Access:
 
 
 def home_dir() -> Path:
-    """Where `rlhf up` keeps its things, and `rlhf login` too: `$RLHF_CLUSTER_HOME/service`, or `~/.rlhf_cluster`."""
+    """Where `rlhf up`, `rlhf serve` and `rlhf login` keep their things: `$RLHF_CLUSTER_HOME/service`, or
+    `~/.rlhf_cluster`."""
     home = os.environ.get("RLHF_CLUSTER_HOME")
     return Path(home).expanduser() / "service" if home else Path.home() / ".rlhf_cluster"
 
@@ -73,14 +75,9 @@ def is_loopback(url: str) -> bool:
 def store_login(access: Access) -> Path:
     """For its owner alone, from its first byte on. Raises `StorageError`."""
     path = home_dir() / LOGIN_FILE
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump({"url": access.url, "token": access.token}, file)
-        aside.replace(path)
+        private_dir(path.parent)
+        write_private(path, json.dumps({"url": access.url, "token": access.token}))
     except OSError as error:
         raise StorageError(f"the login cannot be stored in {path}: {error.strerror or error}") from error
     return path

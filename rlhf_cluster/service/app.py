@@ -34,13 +34,16 @@ from rlhf_cluster.service.api import (
     uploads,
     workers,
 )
+from rlhf_cluster.service.failures import Failures
 from rlhf_cluster.service.hub import Hub
 from rlhf_cluster.service.prometheus import Exposition
 from rlhf_cluster.service.ray_cluster import ClusterView
 from rlhf_cluster.service.ray_jobs import RayJobs
 from rlhf_cluster.service.reconcile import Reconciler
 from rlhf_cluster.service.settings import ServiceSettings
+from rlhf_cluster.service.shared import Shared
 from rlhf_cluster.service.store.database import Database
+from rlhf_cluster.service.upkeep import Upkeep
 
 PREFIX = "/api/v1"
 ROUTERS: tuple[APIRouter, ...] = (
@@ -75,6 +78,9 @@ class Service:
     reconciler: Reconciler
     hub: Hub
     exposition: Exposition
+    shared: Shared
+    failures: Failures
+    upkeep: Upkeep
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -90,6 +96,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         reconciler=Reconciler(db, ray, settings),
         hub=hub,
         exposition=Exposition(db, hub),
+        shared=Shared(db),
+        failures=Failures(),
+        upkeep=Upkeep(db, settings),
     )
     app = FastAPI(
         title="rlhf_cluster",
@@ -120,11 +129,13 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     beside = [
         asyncio.create_task(service.reconciler.run(), name="reconciler"),
         asyncio.create_task(service.hub.run(), name="hub"),
+        asyncio.create_task(service.upkeep.run(), name="upkeep"),
     ]
     try:
         yield
     finally:
         service.hub.close()
+        service.upkeep.close()
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)

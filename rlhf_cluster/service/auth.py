@@ -7,19 +7,27 @@ of the browser, so one that changes something must come from the page itself: br
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
+from sqlalchemy.exc import OperationalError
+from starlette.concurrency import run_in_threadpool
 
+from rlhf_cluster.service.ids import digest
 from rlhf_cluster.service.problems import ApiProblem
 from rlhf_cluster.service.store import tokens
+from rlhf_cluster.service.store.database import Database
+from rlhf_cluster.wire.access import Scope
 
-SCOPES = ("read", "label", "submit", "admin")
+SCOPES: tuple[Scope, ...] = ("read", "label", "submit", "admin")
 """Each allows what those before it do."""
 COOKIE = "rlhf_session"
 SESSION_S = 12 * 3600.0
@@ -30,10 +38,10 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 class Caller:
     token_id: str
     name: str
-    scopes: tuple[str, ...]
+    scopes: tuple[Scope, ...]
     by_cookie: bool = False
 
-    def may(self, scope: str) -> bool:
+    def may(self, scope: Scope) -> bool:
         return any(SCOPES.index(has) >= SCOPES.index(scope) for has in self.scopes)
 
 
@@ -41,27 +49,70 @@ EVERYBODY = Caller(token_id="", name="local", scopes=("admin",))
 """Where the service was started without authentication."""
 
 
-def caller_of(request: Request) -> Caller:
-    """Raises 401 without a valid token, and 403 for a change that another site's page asks for."""
+async def caller_of(request: Request) -> Caller:
+    """Raises 401 without a valid token, 403 for a change that another site's page asks for, and 429 after too many
+    tokens that were none."""
     service = request.app.state.service
     if not service.settings.auth:
-        _refuse_other_sites(request)
+        refuse_other_sites(request)
         return EVERYBODY
     secret, by_cookie = _secret(request)
+    row = await _found(request, secret, tokens.of_secret_whatever_its_age) if secret else None
     now_s = time.time()
-    with service.db.reading() as connection:
-        row = tokens.of_secret(connection, secret, now_s=now_s) if secret else None
-    if row is None or tokens.is_login(row):
+    if row is None or tokens.is_over(row, now_s=now_s) or tokens.is_login(row):
         what = "the token is not valid: it was revoked, or has expired" if secret else "a token is needed"
-        raise ApiProblem(
-            401, "unauthenticated", f"{what}; `rlhf login` stores one", headers={"WWW-Authenticate": "Bearer"}
-        )
+        raise unauthenticated(f"{what}; `rlhf login` stores one")
     if by_cookie:
-        _refuse_other_sites(request)
+        refuse_other_sites(request)
     if row.last_used_s is None or now_s - row.last_used_s >= tokens.USED_EVERY_S:
-        with service.db.writing() as connection:
-            tokens.used(connection, row.token_id, now_s=now_s)
+        noting = functools.partial(_note_use, service.db, row.token_id, now_s)
+        await service.shared.get(("used", row.token_id), functools.partial(run_in_threadpool, noting))
     return Caller(token_id=row.token_id, name=row.name, scopes=tuple(row.scopes), by_cookie=by_cookie)
+
+
+async def _found(request: Request, secret: str, find: Callable[[Connection, str], Row | None]) -> Row | None:
+    """Whose secret it is, looked up once for all who come with it, until the database changes."""
+    service, hashed = request.app.state.service, digest(secret)
+    check_may_try(request, hashed)
+
+    def look() -> Row | None:
+        with service.db.reading() as connection:
+            return find(connection, secret)
+
+    row = await service.shared.get((find, hashed), functools.partial(run_in_threadpool, look))
+    note_try(request, hashed, is_good=row is not None)
+    return row
+
+
+def check_may_try(request: Request, hashed: str) -> None:
+    """Raises 429 where too many secrets that came from this address were none."""
+    wait_s = request.app.state.service.failures.wait_s(_address(request), hashed, now_s=time.monotonic())
+    if wait_s > 0:
+        seconds = math.ceil(wait_s)
+        detail = f"too many wrong tokens came from {_address(request)}: come again in {seconds} s"
+        raise ApiProblem(429, "too_many_failures", detail, headers={"Retry-After": str(seconds)})
+
+
+def note_try(request: Request, hashed: str, *, is_good: bool) -> None:
+    failures = request.app.state.service.failures
+    if is_good:
+        failures.succeeded(hashed)
+    else:
+        failures.failed(_address(request), now_s=time.monotonic())
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _note_use(db: Database, token_id: str, now_s: float) -> None:
+    # Reading must not need writing: where others write for long, this use is not noted, and the next one is.
+    with contextlib.suppress(OperationalError), db.writing() as connection:
+        tokens.used(connection, token_id, now_s=now_s)
+
+
+def unauthenticated(detail: str) -> ApiProblem:
+    return ApiProblem(401, "unauthenticated", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _secret(request: Request) -> tuple[str, bool]:
@@ -71,20 +122,27 @@ def _secret(request: Request) -> tuple[str, bool]:
     return request.cookies.get(COOKIE, ""), True
 
 
-def _refuse_other_sites(request: Request) -> None:
+def refuse_other_sites(request: Request) -> None:
+    """Raises 403 for a change that a page of another site asks for, as browsers tell."""
     if request.method in SAFE:
         return
-    origin = request.headers.get("origin")
-    same_origin = origin is None or urlsplit(origin).netloc == request.headers.get("host")
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") or not same_origin:
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "same-origin")
+    if site not in ("same-origin", "none") or (origin is not None and not _is_own(origin, request)):
         raise ApiProblem(403, "cross_site", "a page of another site asked for this change; it was refused")
 
 
-def requires(scope: str) -> Callable[..., Caller]:
+def _is_own(origin: str, request: Request) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower() != ""
+    except ValueError:
+        return False
+
+
+def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     """A dependency that lets through whoever has `scope`."""
 
-    def check(request: Request) -> Caller:
-        caller = caller_of(request)
+    async def check(request: Request) -> Caller:
+        caller = await caller_of(request)
         request.state.who = caller.name
         if not caller.may(scope):
             raise ApiProblem(
@@ -97,15 +155,12 @@ def requires(scope: str) -> Callable[..., Caller]:
     return check
 
 
-def attempt_of(request: Request) -> Any:
+async def attempt_of(request: Request) -> Any:
     """The attempt whose relay asks. Raises 401 for any other secret, also for those of people."""
     secret, by_cookie = _secret(request)
-    row: Row | None = None
-    if secret and not by_cookie:
-        with request.app.state.service.db.reading() as connection:
-            row = tokens.attempt_of_secret(connection, secret)
+    row = await _found(request, secret, tokens.attempt_of_secret) if secret and not by_cookie else None
     if row is None:
-        raise ApiProblem(401, "unauthenticated", "this is for the relay of an attempt, with the attempt's own token")
+        raise unauthenticated("this is for the relay of an attempt, with the attempt's own token")
     request.state.who = f"{row.job_id}/{row.number}"
     return row
 

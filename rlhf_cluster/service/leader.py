@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from sqlalchemy import Connection, text
@@ -31,11 +32,16 @@ class Leadership:
             raise
 
     def resign(self) -> None:
+        """Another process may lead as soon as this returns."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            # Not back into the pool: the lock ends with the connection.
-            connection.invalidate()
-            connection.close()
+        if connection is None:
+            return
+        # PostgreSQL frees the locks of a connection that was closed a moment later, so it is told first. One that is
+        # cut cannot be told, and holds nothing.
+        with contextlib.suppress(SQLAlchemyError):
+            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": LOCK})
+        connection.invalidate()
+        connection.close()
 
     def _still_holds(self) -> bool:
         if self._connection is None:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from rlhf_cluster.errors import ConfigError, RlhfError
+from rlhf_cluster.service.bodies import sentence
 from rlhf_cluster.wire.base import FieldProblem, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -22,6 +23,7 @@ CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    413: "too_large",
     415: "unsupported_media",
 }
 
@@ -60,7 +62,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ConfigError, _config)
     app.add_exception_handler(RlhfError, _ours)
     app.add_exception_handler(OperationalError, _database)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, unexpected)
 
 
 def answer(
@@ -101,6 +103,10 @@ def _http(request: Request, error: Any) -> JSONResponse:
     return answer(request, error.status_code, code, str(error.detail), headers=error.headers)
 
 
+def too_large(request: Request, max_bytes: int) -> JSONResponse:
+    return answer(request, 413, CODES[413], sentence(max_bytes))
+
+
 def _config(request: Request, error: Any) -> JSONResponse:
     return answer(request, 422, "invalid_job", str(error))
 
@@ -116,7 +122,7 @@ def _database(request: Request, error: Any) -> JSONResponse:
     return answer(request, 503, "database_unavailable", detail, headers={"Retry-After": "2"})
 
 
-def _unexpected(request: Request, error: Any) -> JSONResponse:
+def unexpected(request: Request, error: Any) -> JSONResponse:
     log.error("request failed", exc_info=error)
     request_id = getattr(request.state, "request_id", "")
     return answer(request, 500, "internal", f"the service failed; its log tells more under request {request_id}")

@@ -9,11 +9,11 @@ import time
 
 import uvicorn
 
+from rlhf_cluster.client.private_file import private_dir, read_private, write_private
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.service import json_log
 from rlhf_cluster.service.app import create_app
 from rlhf_cluster.service.hub import Hub
-from rlhf_cluster.service.private_file import private_dir, read_private, write_private
 from rlhf_cluster.service.settings import ServiceSettings
 from rlhf_cluster.service.store import tokens
 from rlhf_cluster.service.store.database import Database

@@ -36,6 +36,8 @@ class ServiceSettings(BaseModel):
     launch_s: float = Field(600.0, gt=0)
     cancel_s: float = Field(120.0, gt=0)
     reconcile_every_s: float = Field(1.0, gt=0)
+    max_body_bytes: int = Field(16 * 2**20, gt=0)
+    """Of a request that is no file; a job's relay sends a good part of a megabyte at once."""
     max_upload_bytes: int = Field(256 * 2**20, gt=0)
     max_streams: int = Field(100, gt=0)
     """Event streams that one token may have open at once."""
@@ -45,6 +47,14 @@ class ServiceSettings(BaseModel):
     """Whether `/metrics` is for everybody; left out, a token with the scope read is needed."""
     samples_per_step: int = Field(256, ge=0)
     """Completions of a step that are kept; the job directory has them all."""
+    keep_events: int = Field(200_000, gt=0)
+    """The newest of all jobs together, about 1 kB each; metrics and checkpoints are kept by themselves."""
+    keep_answers_s: float = Field(24 * 3600.0, gt=0)
+    """To requests with an `Idempotency-Key`: so long the same request is not done again."""
+    keep_audit_s: float = Field(365 * 24 * 3600.0, gt=0)
+    keep_expired_tokens_s: float = Field(30 * 24 * 3600.0, gt=0)
+    """Of sessions and other tokens that expired or were revoked, to tell who had them."""
+    tidy_every_s: float = Field(60.0, gt=0)
 
     @model_validator(mode="after")
     def _open_only_with_a_lock(self) -> ServiceSettings:

@@ -22,8 +22,8 @@ from typing import Any
 
 import httpx
 
+from rlhf_cluster.client.private_file import private_dir, read_private, write_private
 from rlhf_cluster.errors import RlhfError
-from rlhf_cluster.service.private_file import private_dir, read_private, write_private
 from rlhf_cluster.service.private_ray import PrivateRay, start_private_ray
 from rlhf_cluster.service.processes import Started, last_lines, start
 from rlhf_cluster.wire.access import ServerInfo
@@ -66,12 +66,6 @@ class State:
     server: Started | None = None
     url: str = ""
     ray: PrivateRay | None = None
-
-
-def default_data_dir() -> Path:
-    """`$RLHF_CLUSTER_HOME/service`, or `~/.rlhf_cluster`."""
-    home = os.environ.get("RLHF_CLUSTER_HOME")
-    return Path(home).expanduser() / "service" if home else Path.home() / ".rlhf_cluster"
 
 
 def up(options: UpOptions, *, tell: Callable[[str], None]) -> Up:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import Any
 
 from sqlalchemy import Row
 
 from rlhf_cluster.config.changed import changed
+from rlhf_cluster.records.members import MemberView, RoleTime
 from rlhf_cluster.wire.jobs import JobDetail, Pool, PoolName, Worker
 
 POOLS: dict[str, PoolName] = {
@@ -28,7 +30,7 @@ def detail_of(row: Row, *, num_attempts: int) -> JobDetail:
             "num_attempts": num_attempts,
             "seen_s": row.view_s,
             **{key: str(view.get(key, "")) for key in ("phase", "waiting_for", "bottleneck")},
-            "time_split": view.get("time_split", ()),
+            "time_split": [_whole(RoleTime, each) for each in view.get("time_split", ())],
         }
     )
 
@@ -41,7 +43,7 @@ def pool_of(row: Row, view: Mapping[str, Any] | None) -> Pool:
     return Pool.model_validate(
         {
             **row._mapping,
-            "replicas": seen["desired"] if row.mode == seen.get("mode") == "auto" else row.replicas,
+            "replicas": seen.get("desired", row.replicas) if row.mode == seen.get("mode") == "auto" else row.replicas,
             "reason": seen.get("reason", ""),
             "recommended": seen.get("recommended") or None,
             "is_elastic": row.pool != "learner",
@@ -57,10 +59,12 @@ def pool_of(row: Row, view: Mapping[str, Any] | None) -> Pool:
 
 
 def workers_of(view: Mapping[str, Any] | None) -> list[Worker]:
-    """All of them, lost ones too, pool by pool."""
+    """All of them, lost ones too, pool by pool. What an older driver did not say of one is as it is by default."""
     newest = max((member.get("version", -1) for member in _members(view, "learner")), default=-1)
     return [
-        Worker.model_validate({**member, "pool": pool, "lag": _lag(member, newest) if pool == "rollout" else 0})
+        Worker.model_validate(
+            {**_whole(MemberView, member), "pool": pool, "lag": _lag(member, newest) if pool == "rollout" else 0}
+        )
         for pool in POOLS.values()
         for member in _members(view, pool)
     ]
@@ -82,7 +86,17 @@ def _pools(view: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
 
 
 def _members(view: Mapping[str, Any] | None, pool: str) -> Sequence[Mapping[str, Any]]:
-    return _pools(view).get(pool, {}).get("members", ())
+    members = _pools(view).get(pool, {}).get("members", ())
+    return [member for member in members if member.get("worker_id")]
+
+
+def _whole(kind: type[MemberView | RoleTime], told: Mapping[str, Any]) -> dict[str, Any]:
+    """With what is left out: defaults, and for what has none, nothing."""
+    nothing = {"str": "", "float": 0.0}
+    return {
+        field.name: nothing.get(str(field.type)) if field.default is MISSING else field.default
+        for field in fields(kind)
+    } | dict(told)
 
 
 def _count(workers: Sequence[Worker], *states: str) -> int:

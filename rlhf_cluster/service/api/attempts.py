@@ -9,11 +9,12 @@ from fastapi import APIRouter, Path, Request
 from rlhf_cluster.service import existing
 from rlhf_cluster.service.auth import Reader
 from rlhf_cluster.service.problems import not_found
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import attempts
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.jobs import Attempt
 
-router = APIRouter(prefix="/jobs/{job_id}/attempts", tags=["attempts"])
+router = APIRouter(prefix="/jobs/{job_id}/attempts", tags=["attempts"], route_class=SharedRoute)
 Number = Annotated[int, Path(ge=1, le=1_000_000)]
 
 

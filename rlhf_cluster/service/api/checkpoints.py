@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request
 
 from rlhf_cluster.service import existing
 from rlhf_cluster.service.auth import Reader
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import checkpoints
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.figures import Checkpoint
 
-router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["checkpoints"])
+router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["checkpoints"], route_class=SharedRoute)
 
 
 @router.get("")

@@ -8,11 +8,12 @@ from rlhf_cluster.service import existing
 from rlhf_cluster.service.auth import Reader
 from rlhf_cluster.service.paging import Cursor, Limit, cursor_checked
 from rlhf_cluster.service.problems import not_found
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import commands
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.jobs import Command
 
-router = APIRouter(prefix="/jobs/{job_id}/commands", tags=["commands"])
+router = APIRouter(prefix="/jobs/{job_id}/commands", tags=["commands"], route_class=SharedRoute)
 
 
 @router.get("")

@@ -15,13 +15,14 @@ from rlhf_cluster.service.event_stream import TOPICS, EventStream, Wanted, strea
 from rlhf_cluster.service.hub import TooManyStreams
 from rlhf_cluster.service.paging import Cursor, Limit, cursor_checked
 from rlhf_cluster.service.problems import ApiProblem
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import events, tokens
 from rlhf_cluster.service.store.cursors import MAX_INTEGER
 from rlhf_cluster.service.store.database import Database
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.figures import Event
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], route_class=SharedRoute)
 
 COME_AGAIN_S = 10
 _TOPIC = f"(?:{'|'.join(TOPICS)})"

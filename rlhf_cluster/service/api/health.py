@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+
+from rlhf_cluster.service.problems import ApiProblem
 
 router = APIRouter(tags=["health"])
 
@@ -14,7 +15,9 @@ def alive() -> dict[str, str]:
 
 
 @router.get("/readyz")
-def ready(request: Request) -> JSONResponse:
+def ready(request: Request) -> dict[str, str]:
     """503 until the database answers and every migration has run."""
-    is_ready = request.app.state.service.db.is_current()
-    return JSONResponse({"status": "ok" if is_ready else "the database is not migrated"}, 200 if is_ready else 503)
+    if not request.app.state.service.db.is_current():
+        detail = "the database is not migrated: a start of the service migrates it"
+        raise ApiProblem(503, "not_ready", detail, headers={"Retry-After": "2"})
+    return {"status": "ok"}

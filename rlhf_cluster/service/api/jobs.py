@@ -15,13 +15,14 @@ from rlhf_cluster.service.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, check
 from rlhf_cluster.service.idempotency import Done, Key, once
 from rlhf_cluster.service.paging import Cursor, Limit, cursor_checked
 from rlhf_cluster.service.problems import ApiProblem
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import attempts, jobs, pools, uploads
 from rlhf_cluster.service.submission import Resolved, plan_lines, resolve
 from rlhf_cluster.service.views import detail_of
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.jobs import OVER, ChangeJob, Checked, Job, JobDetail, JobState, Submit
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=SharedRoute)
 
 
 @router.post("", status_code=201, response_model=JobDetail)

@@ -8,12 +8,13 @@ from fastapi import APIRouter, Query, Request
 
 from rlhf_cluster.service import existing
 from rlhf_cluster.service.auth import Reader
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import logs
 from rlhf_cluster.service.store.cursors import MAX_INTEGER
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.figures import LogLine
 
-router = APIRouter(prefix="/jobs/{job_id}/logs", tags=["logs"])
+router = APIRouter(prefix="/jobs/{job_id}/logs", tags=["logs"], route_class=SharedRoute)
 
 MAX_LINES = 1000
 

@@ -9,10 +9,11 @@ from pydantic import Field
 
 from rlhf_cluster.service import existing
 from rlhf_cluster.service.auth import Reader
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import metrics
 from rlhf_cluster.wire.figures import Latest, Series, SeriesSet
 
-router = APIRouter(tags=["metrics"])
+router = APIRouter(tags=["metrics"], route_class=SharedRoute)
 
 MAX_STEP = 2**31 - 1
 

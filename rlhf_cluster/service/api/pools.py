@@ -13,12 +13,13 @@ from rlhf_cluster.service.asking import ask
 from rlhf_cluster.service.auth import Reader, Submitter
 from rlhf_cluster.service.etags import NOT_MODIFIED, IfMatch, IfNoneMatch, check_match, fresh
 from rlhf_cluster.service.problems import ApiProblem
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import pools
 from rlhf_cluster.service.views import pool_of
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.jobs import Pool, PoolName, SetPool
 
-router = APIRouter(prefix="/jobs/{job_id}/pools", tags=["pools"])
+router = APIRouter(prefix="/jobs/{job_id}/pools", tags=["pools"], route_class=SharedRoute)
 AUTOMATIC = ("rollout",)
 """Whose size a policy can choose: it looks at who waits for the rollouts."""
 

@@ -123,12 +123,14 @@ async def wait_for_commands(
     wait: Annotated[float, Query(ge=0, le=60)] = 25.0,
     held: Annotated[list[str] | None, Query(max_length=MAX_HELD)] = None,
 ) -> Commands:
-    """Those without an answer that are not `held`, as soon as there is one; none after `wait` seconds."""
+    """Those without an answer that are not `held`, as soon as there is one; none after `wait` seconds, or when the
+    service ends."""
+    service = request.app.state.service
     deadline_s = time.monotonic() + wait
     while True:
-        found = await run_in_threadpool(_deliver, request.app.state.service.db, attempt, set(held or ()))
+        found = await run_in_threadpool(_deliver, service.db, attempt, set(held or ()))
         left_s = deadline_s - time.monotonic()
-        if found or left_s <= 0 or await request.is_disconnected():
+        if found or left_s <= 0 or service.hub.is_closed or await request.is_disconnected():
             return Commands(commands=found)
         await asyncio.sleep(min(left_s, LOOK_EVERY_S))
 

@@ -15,13 +15,14 @@ from rlhf_cluster.service.auth import Reader
 from rlhf_cluster.service.paging import Cursor, Limit, cursor_checked
 from rlhf_cluster.service.problems import not_found
 from rlhf_cluster.service.sample_exports import json_lines, parquet
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import samples
 from rlhf_cluster.service.store.cursors import MAX_INTEGER
 from rlhf_cluster.service.store.database import Database
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.figures import Sample, SampleStep
 
-router = APIRouter(prefix="/jobs/{job_id}", tags=["samples"])
+router = APIRouter(prefix="/jobs/{job_id}", tags=["samples"], route_class=SharedRoute)
 
 PIECE = 200
 

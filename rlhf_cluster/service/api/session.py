@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import time
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 import rlhf_cluster
-from rlhf_cluster.service.auth import COOKIE, SESSION_S, Reader, caller_of
+from rlhf_cluster.service.auth import (
+    COOKIE,
+    SESSION_S,
+    Caller,
+    Reader,
+    caller_of,
+    check_may_try,
+    note_try,
+    refuse_other_sites,
+    unauthenticated,
+)
+from rlhf_cluster.service.ids import digest
 from rlhf_cluster.service.problems import ApiProblem
 from rlhf_cluster.service.store import tokens
 from rlhf_cluster.wire.access import LoginLink, Me, OpenSession, Version
@@ -25,12 +37,15 @@ def version() -> Version:
 @router.post("/auth/session", status_code=201)
 def open_session(request: Request, response: Response, body: OpenSession) -> Me:
     """The cookie holds a secret of its own, which ends by itself and which logging out revokes."""
-    db = request.app.state.service.db
-    now_s = time.time()
-    with db.writing() as connection:
+    refuse_other_sites(request)  # of a browser: it would be logged in as somebody else
+    service, now_s, hashed = request.app.state.service, time.time(), digest(body.token)
+    check_may_try(request, hashed)
+    with service.db.reading() as connection:
+        note_try(request, hashed, is_good=tokens.of_secret(connection, body.token, now_s=now_s) is not None)
+    with service.db.writing() as connection:
         row = tokens.of_secret(connection, body.token, now_s=now_s)
         if row is None:
-            raise ApiProblem(401, "unauthenticated", "the token is not valid: it was revoked, or has expired")
+            raise unauthenticated("the token is not valid: it was used, was revoked, or has expired")
         if tokens.is_login(row):
             tokens.revoke(connection, row.token_id, now_s=now_s)
             expires_s = now_s + SESSION_S
@@ -44,7 +59,7 @@ def open_session(request: Request, response: Response, body: OpenSession) -> Me:
         path=request.scope.get("root_path") or "/",
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=request.url.scheme == "https" or (service.settings.public_url or "").startswith("https://"),
     )
     request.state.who = row.name
     return Me(name=row.name, scopes=row.scopes)
@@ -71,8 +86,7 @@ def create_login_link(request: Request, caller: Reader) -> LoginLink:
 
 
 @router.delete("/auth/session", status_code=204)
-def close_session(request: Request, response: Response) -> None:
-    caller = caller_of(request)
+def close_session(request: Request, response: Response, caller: Annotated[Caller, Depends(caller_of)]) -> None:
     if caller.by_cookie:
         with request.app.state.service.db.writing() as connection:
             tokens.revoke(connection, caller.token_id, now_s=time.time())

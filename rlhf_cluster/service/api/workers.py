@@ -13,11 +13,12 @@ from rlhf_cluster.service.asking import ask
 from rlhf_cluster.service.auth import Reader, Submitter
 from rlhf_cluster.service.idempotency import Done, Key, once
 from rlhf_cluster.service.problems import ApiProblem
+from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.views import pool_of_worker, workers_of
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.jobs import Command, Worker
 
-router = APIRouter(prefix="/jobs/{job_id}/workers", tags=["workers"])
+router = APIRouter(prefix="/jobs/{job_id}/workers", tags=["workers"], route_class=SharedRoute)
 DRAIN_S = 600.0
 """A driver that comes later has other workers under its care."""
 

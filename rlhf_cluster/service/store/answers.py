@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, select, tuple_, update
 
 from rlhf_cluster.service.store.tables import answers
 from rlhf_cluster.service.store.upserts import insert_into
@@ -63,6 +63,7 @@ def finish(
     )
 
 
-def trim(connection: Connection, *, before_s: float) -> int:
-    """Remove those begun before; how many went."""
-    return connection.execute(delete(answers).where(answers.c.created_s < before_s)).rowcount
+def trim(connection: Connection, *, before_s: float, limit: int) -> int:
+    """Remove at most `limit` of those begun before; how many went."""
+    old = select(answers.c.token_id, answers.c.key).where(answers.c.created_s < before_s).limit(limit)
+    return connection.execute(delete(answers).where(tuple_(answers.c.token_id, answers.c.key).in_(old))).rowcount

@@ -54,10 +54,6 @@ def is_current(connection: Connection, attempt: Row) -> bool:
     return last is not None and last.number == attempt.number and last.state not in OVER
 
 
-def set_state(connection: Connection, job_id: str, number: int, state: str) -> None:
-    connection.execute(update(attempts).where(*_is(job_id, number)).values(state=state))
-
-
 def submitted(connection: Connection, job_id: str, number: int, *, now_s: float) -> bool:
     """Its driver has time to register from now on. False where it was faster than whoever submitted it."""
     done = connection.execute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, delete, select
 
 from rlhf_cluster.service.store import cursors
 from rlhf_cluster.service.store.tables import audit
@@ -16,3 +16,9 @@ def page(connection: Connection, *, limit: int, cursor: str | None = None) -> tu
     if cursor is not None:
         query = query.where(audit.c.audit_id < cursors.decode(cursor, int)[0])
     return cursors.page(connection.execute(query).all(), limit, "audit_id")
+
+
+def trim(connection: Connection, *, before_s: float, limit: int) -> int:
+    """Remove at most `limit` of those before; how many went."""
+    old = select(audit.c.audit_id).where(audit.c.time_s < before_s).limit(limit)
+    return connection.execute(delete(audit).where(audit.c.audit_id.in_(old))).rowcount

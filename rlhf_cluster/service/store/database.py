@@ -7,7 +7,9 @@ ours, so that no two wait for each other's rows, and ids of events become visibl
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import sqlite3
+import threading
+from collections.abc import Generator, Hashable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ class Database:
         """`sqlite:///path` or `postgresql://...`. Raises `ConfigError` for any other, `StorageError` where it cannot be
         opened."""
         self.engine = _engine(url)
+        self._watcher: sqlite3.Connection | None = None
+        self._turn = threading.Lock()
         try:
             with self.reading() as connection:
                 connection.execute(text("SELECT 1"))
@@ -73,8 +77,35 @@ class Database:
             has = MigrationContext.configure(connection).get_current_heads()
             return set(has) == set(ScriptDirectory.from_config(_alembic_config(connection)).get_heads())
 
+    def stamp(self) -> Hashable:
+        """Whoever reads between two equal stamps reads the same, whichever process has written. Waits for the
+        database."""
+        if (quick := self.quick_stamp()) is not None:
+            return quick
+        with self.reading() as connection:
+            return connection.execute(text("SELECT pg_current_snapshot()::text")).scalar_one()
+
+    def quick_stamp(self) -> Hashable | None:
+        """The stamp where it needs no waiting, as on SQLite, which counts the commits of all other connections; None
+        where `stamp` has to be asked."""
+        if self.engine.dialect.name != "sqlite":
+            return None
+        with self._turn:
+            try:
+                if self._watcher is None:
+                    # It never writes, so every commit is another's. It waits for nobody: a loop may ask it.
+                    path = str(self.engine.url.database)
+                    self._watcher = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+                return self._watcher.execute("PRAGMA data_version").fetchone()[0]
+            except sqlite3.Error:
+                return object()  # equal to no other: what is read now is known to be the same as nothing else
+
     def close(self) -> None:
         self.engine.dispose()
+        with self._turn:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
 
 
 def _engine(url: str) -> Engine:

@@ -83,7 +83,8 @@ def oldest_id(connection: Connection) -> int:
     return connection.execute(select(func.min(events.c.event_id))).scalar_one() or 0
 
 
-def trim(connection: Connection, *, keep: int) -> int:
-    """Remove all but the newest `keep`; how many went."""
+def trim(connection: Connection, *, keep: int, limit: int) -> int:
+    """Remove all but the newest `keep`, the oldest first and at most `limit` at once; how many went."""
     cut = select(events.c.event_id).order_by(events.c.event_id.desc()).offset(keep).limit(1).scalar_subquery()
-    return connection.execute(delete(events).where(events.c.event_id <= cut)).rowcount
+    old = select(events.c.event_id).where(events.c.event_id <= cut).order_by(events.c.event_id).limit(limit)
+    return connection.execute(delete(events).where(events.c.event_id.in_(old))).rowcount

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from rlhf_cluster.service.ids import digest, new_id, new_secret
 from rlhf_cluster.service.store.tables import attempts, tokens
@@ -50,12 +50,19 @@ def is_login(row: Row) -> bool:
 
 def of_secret(connection: Connection, secret: str, *, now_s: float) -> Row | None:
     """The token, or None where there is none, or it has expired or was revoked."""
+    row = of_secret_whatever_its_age(connection, secret)
+    return None if row is None or is_over(row, now_s=now_s) else row
+
+
+def of_secret_whatever_its_age(connection: Connection, secret: str) -> Row | None:
+    """The token, also one that is over."""
     hashed = digest(secret)
     row = connection.execute(select(tokens).where(tokens.c.secret_sha256 == hashed)).one_or_none()
-    if row is None or not hmac.compare_digest(row.secret_sha256, hashed):
-        return None
-    is_over = row.revoked_s is not None or (row.expires_s is not None and row.expires_s <= now_s)
-    return None if is_over else row
+    return row if row is not None and hmac.compare_digest(row.secret_sha256, hashed) else None
+
+
+def is_over(row: Row, *, now_s: float) -> bool:
+    return row.revoked_s is not None or (row.expires_s is not None and row.expires_s <= now_s)
 
 
 def used(connection: Connection, token_id: str, *, now_s: float) -> None:
@@ -75,6 +82,12 @@ def revoke(connection: Connection, token_id: str, *, now_s: float) -> bool:
         update(tokens).where(tokens.c.token_id == token_id, tokens.c.revoked_s.is_(None)).values(revoked_s=now_s)
     )
     return done.rowcount == 1
+
+
+def trim(connection: Connection, *, before_s: float, limit: int) -> int:
+    """Remove at most `limit` that expired or were revoked before; how many went."""
+    over = select(tokens.c.token_id).where(or_(tokens.c.expires_s < before_s, tokens.c.revoked_s < before_s))
+    return connection.execute(delete(tokens).where(tokens.c.token_id.in_(over.limit(limit)))).rowcount
 
 
 def attempt_of_secret(connection: Connection, secret: str) -> Row | None:

@@ -151,7 +151,7 @@ def test_a_client_whose_place_is_not_there_is_told_to_read_everything_anew(live,
     job_id = new_job(live.db)
     ids = tell(live.db, job_id, num=20)
     with live.db.writing() as connection:
-        events.trim(connection, keep=5)
+        events.trim(connection, keep=5, limit=100)
     asked = ids[2] if place == "removed" else ids[-1] + 100
     with live.client() as client, client.stream("GET", STREAM, params={"after": asked}) as response:
         incoming = messages(response)

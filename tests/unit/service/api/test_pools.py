@@ -199,3 +199,16 @@ def test_workers_are_listed_pool_by_pool(api, job, saw, busy_view):
         ("reward-0", "reward", "serving"),
         ("learner-0", "learner", "serving"),
     ]
+
+
+def test_what_an_older_driver_did_not_say_of_its_workers_is_as_by_default(api, job, pool, saw):
+    member = {"role": "rollout worker", "worker_id": "rollout-0", "state": "serving"}
+    told = {"role": "rollout worker", "members": [member, {"role": "rollout worker"}]}
+    saw(job["job_id"], {"step": 1, "pools": [told], "time_split": [{"role": "learner", "busy": 0.5, "waiting": 0.5}]})
+    shown = pool()
+    assert [(each["worker_id"], each["version"], each["since_s"]) for each in shown["workers"]] == [
+        ("rollout-0", -1, 0)
+    ]
+    assert (shown["num_serving"], shown["num_restarts"], shown["last_error"]) == (1, 0, "")
+    assert api.get(f"{JOBS}/{job['job_id']}/pools").status_code == 200
+    assert api.get(f"{JOBS}/{job['job_id']}").json()["time_split"][0]["other"] == 0.0

@@ -53,7 +53,7 @@ def test_attempts_are_in_order_and_the_newest_is_the_current_one(db: Database, j
 def test_a_driver_registers_and_renews_its_lease(db: Database, job_id: str):
     _add(db, job_id)
     with db.writing() as connection:
-        attempts.set_state(connection, job_id, 1, "submitted")
+        assert attempts.submitted(connection, job_id, 1, now_s=2.0)
         assert attempts.newest(connection, job_id).state == "submitted"
         attempts.register(connection, job_id, 1, host="node-7", process_id=42, lease_until_s=50.0)
         attempts.renew(connection, job_id, 1, lease_until_s=60.0)

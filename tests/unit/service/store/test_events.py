@@ -17,7 +17,7 @@ def _add(db: Database, job_id: str, **fields) -> int:
 def test_ids_rise_also_when_all_before_are_trimmed(db: Database, job_id: str):
     ids = [_add(db, job_id) for _ in range(3)]
     with db.writing() as connection:
-        assert events.trim(connection, keep=0) == 3
+        assert events.trim(connection, keep=0, limit=9) == 3
         assert events.newest_id(connection) == events.oldest_id(connection) == 0
     assert _add(db, job_id) > ids[2] > ids[1] > ids[0] > 0
 
@@ -90,8 +90,8 @@ def test_the_timeline_goes_on_at_its_cursor(db: Database, job_id: str):
 def test_trimming_keeps_the_newest(db: Database, job_id: str):
     ids = [_add(db, job_id) for _ in range(6)]
     with db.writing() as connection:
-        assert events.trim(connection, keep=6) == events.trim(connection, keep=100) == 0
-        assert events.trim(connection, keep=2) == 4
+        assert events.trim(connection, keep=6, limit=9) == events.trim(connection, keep=100, limit=9) == 0
+        assert [events.trim(connection, keep=2, limit=3) for _ in range(3)] == [3, 1, 0]
         assert (events.oldest_id(connection), events.newest_id(connection)) == (ids[4], ids[5])
 
 
