@@ -19,7 +19,10 @@ class JobDir(click.Path):
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
         job_dir = Path(value)
         if not (job_dir / "job.json").is_file():
-            raise NotFound(f"{job_dir} is no job directory: `rlhf run` makes one inside output_dir and prints its path")
+            raise NotFound(
+                f"{job_dir} is no job directory, as it holds no job.json: `rlhf run` makes one inside output_dir and "
+                "prints its path"
+            )
         return job_dir
 
 

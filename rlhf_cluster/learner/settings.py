@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rlhf_cluster.settings import Settings
+from rlhf_cluster.settings import Resources, Settings
 
 
 class OptimizerSettings(Settings):
@@ -41,6 +41,9 @@ class LearnerSettings(Settings):
     """CPUs that each rank reserves."""
     gpus: float = Field(0, ge=0)
     """GPUs that each rank reserves."""
+    resources: Resources = Field(default_factory=dict)
+    """Other resources of a Ray cluster that each rank reserves, as in `{fast = 1}`: a node must have them. The
+    local runtime passes them over."""
     threads: int = Field(1, ge=1)
     """OpenMP threads of each rank."""
     precision: Literal["bf16", "fp32"] = "bf16"

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, mode
 
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.rewards import table
-from rlhf_cluster.settings import Settings
+from rlhf_cluster.settings import Resources, Settings
 
 RewardName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
@@ -168,6 +168,9 @@ class RewardServerSettings(Settings):
     """CPUs of one server, its processes included."""
     gpus: float = Field(default=0.0, ge=0)
     """GPUs of one server; only model rewards use them."""
+    resources: Resources = Field(default_factory=dict)
+    """Other resources of a Ray cluster that each server reserves, as in `{fast = 1}`: a node must have them. The
+    local runtime passes them over."""
 
 
 def check_rewards(rewards: Sequence[FunctionReward | ModelReward | HttpReward]) -> None:

@@ -14,7 +14,7 @@ from rlhf_cluster.records import Sampling
 from rlhf_cluster.rollout.engines.scripted import ScriptedEngine
 from rlhf_cluster.rollout.engines.transformers import TransformersEngine
 from rlhf_cluster.rollout.engines.vllm import VllmEngine
-from rlhf_cluster.settings import Settings
+from rlhf_cluster.settings import Resources, Settings
 
 EngineSettings = Annotated[VllmEngine | TransformersEngine | ScriptedEngine, Field(discriminator="type")]
 
@@ -32,6 +32,9 @@ class RolloutSettings(Settings):
     """CPUs that each worker reserves."""
     gpus: float = Field(0, ge=0)
     """GPUs that each worker reserves."""
+    resources: Resources = Field(default_factory=dict)
+    """Other resources of a Ray cluster that each worker reserves, as in `{fast = 1}`: a node must have them. The
+    local runtime passes them over."""
     threads: int = Field(1, ge=1)
     """OpenMP threads of each worker."""
     max_new_tokens: int = Field(128, ge=1)

@@ -6,6 +6,7 @@ Estimates of memory are deliberately plain sums of what is known to be there; ea
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class RolePlan:
     cpus: float
     """Reserved by each replica."""
     gpus: float
+    resources: Mapping[str, float]
+    """Custom ones of a Ray cluster."""
     threads: int
     memory_bytes: int
     """Estimated for each replica, wherever it lies."""
@@ -88,7 +91,7 @@ class Plan:
         rows = [f"{'role':<18}{'replicas':>9}{'cpus':>6}{'gpus':>6}{'threads':>9}{'memory':>11}"]
         rows += [
             f"{role.role:<18}{_count(role):>9}{role.cpus:>6g}{role.gpus:>6g}{role.threads:>9}"
-            f"{_gib(role.memory_bytes):>11}"
+            f"{_gib(role.memory_bytes):>11}{''.join(f'  {name}={n:g}' for name, n in role.resources.items())}"
             for role in self.roles
         ]
         here = "a running Ray cluster, whose size is checked when the job connects"
@@ -165,6 +168,7 @@ def _roles(job: JobConfig, size: ModelSize) -> list[RolePlan]:
             num_spares=num_spares,
             cpus=settings.cpus,
             gpus=settings.gpus,
+            resources=settings.resources,
             threads=getattr(settings, "threads", 1),
             memory_bytes=estimates[role](),
         )
@@ -242,12 +246,12 @@ def _refuse(made: Plan) -> None:
 
 
 def reservations(job: JobConfig, *, spares: bool) -> Mapping[str, float]:
-    """CPUs and GPUs that all roles of the job reserve together, as Ray names them. A job can start without spares."""
-    groups = [(settings, num_needed + spares * num_spares) for _, settings, num_needed, num_spares in _replicas(job)]
-    return {
-        "CPU": sum(settings.cpus * count for settings, count in groups),
-        "GPU": sum(settings.gpus * count for settings, count in groups),
-    }
+    """What all roles of the job reserve together, as Ray names it. A job can start without spares."""
+    wanted: Counter[str] = Counter(CPU=0, GPU=0)
+    for _, settings, num_needed, num_spares in _replicas(job):
+        each = {"CPU": settings.cpus, "GPU": settings.gpus, **settings.resources}
+        wanted.update({name: amount * (num_needed + spares * num_spares) for name, amount in each.items()})
+    return wanted
 
 
 def _count(role: RolePlan) -> str:

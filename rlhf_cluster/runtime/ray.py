@@ -20,10 +20,12 @@ import ray
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.errors import CannotFit, RoleError
+from rlhf_cluster.runtime import autoscaler
 from rlhf_cluster.runtime.handles import HANDLES, RemoteRole
 from rlhf_cluster.runtime.host import RoleHost
 from rlhf_cluster.runtime.placement import reservations
 from rlhf_cluster.runtime.spec import RoleSpec
+from rlhf_cluster.settings import OF_THEIR_OWN
 
 START_ATTEMPTS = 3
 ELASTIC_WORKERS = 16
@@ -44,14 +46,15 @@ class RayRuntime:
 
     @classmethod
     async def start(cls, job: JobConfig) -> RayRuntime:
-        """Raises `CannotFit` when the cluster has fewer CPUs or GPUs in total than the roles reserve."""
+        """Raises `CannotFit` when the cluster has less in total than the roles reserve, and nobody adds nodes to it."""
         if job.ray.address:
             await asyncio.to_thread(ray.init, address=job.ray.address, log_to_driver=False, logging_level=logging.ERROR)
             runtime = cls(None)
         else:
             runtime = cls(await asyncio.to_thread(_start_private_cluster, job))
         try:
-            _refuse_what_never_fits(job, ray.cluster_resources())
+            if not await asyncio.to_thread(autoscaler.is_at_work):
+                _refuse_what_never_fits(job, ray.cluster_resources())
         except CannotFit:
             await runtime.close()
             raise
@@ -62,6 +65,7 @@ class RayRuntime:
             name=None,
             num_cpus=spec.cpus,
             num_gpus=spec.gpus,
+            resources=dict(spec.resources),
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=MAX_CALLS,
@@ -75,7 +79,8 @@ class RayRuntime:
         await handle.placed()
 
     async def pending_reason(self, spec: RoleSpec) -> str:
-        return await asyncio.to_thread(_what_it_waits_for, {"CPU": spec.cpus, "GPU": spec.gpus})
+        wanted = {"CPU": spec.cpus, "GPU": spec.gpus, **spec.resources}
+        return await asyncio.to_thread(_what_it_waits_for, wanted)
 
     def starting(self) -> AbstractAsyncContextManager[Any]:
         return nullcontext()
@@ -133,20 +138,34 @@ def _private_cpus(job: JobConfig) -> int:
 def _what_it_waits_for(wanted: Mapping[str, float]) -> str:
     """In words, from what the nodes have in all and free. Ray tells of no single actor why it waits."""
     wanted = {name: amount for name, amount in wanted.items() if amount}
-    asked = " and ".join(f"{amount:g} {name}s" for name, amount in wanted.items())
+    if not wanted:
+        return "its process is starting"
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
-        most = ", ".join(f"{max((node.get(name, 0) for node in nodes), default=0):g} {name}s" for name in wanted)
-        return f"wants {asked}; the cluster has no node with so many, the largest has {most}"
     in_all, free = ray.cluster_resources(), ray.available_resources()
-    has = ", ".join(f"{in_all.get(name, 0):g} {name}s in all and {free.get(name, 0):g} {name}s free" for name in wanted)
-    return f"wants {asked}; the cluster has {has}" if wanted else "its process is starting"
+    if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+        most = ", ".join(_amount(max((node.get(name, 0) for node in nodes), default=0), name) for name in wanted)
+        has = f"the cluster has no node with so many, the largest has {most}"
+    else:
+        has = "the cluster has " + ", ".join(
+            f"{_amount(in_all.get(name, 0), name)} in all and {_amount(free.get(name, 0), name)} free"
+            for name in wanted
+        )
+    text = f"wants {' and '.join(_amount(amount, name) for name, amount in wanted.items())}; {has}"
+    is_short = any(free.get(name, 0) < amount for name, amount in wanted.items())
+    new_nodes = autoscaler.what_it_does_for(wanted) if is_short else ""
+    return f"waiting for a node: {text}; {new_nodes}" if new_nodes else text
+
+
+def _amount(amount: float, name: str) -> str:
+    """`1 GPU`, `4 CPUs`, `2 rollout`."""
+    return f"{amount:g} {name}s" if name in ("CPU", "GPU") and amount != 1 else f"{amount:g} {name}"
 
 
 def _refuse_what_never_fits(job: JobConfig, resources: Mapping[str, float]) -> None:
     for name, wanted in reservations(job, spares=False).items():
         if wanted > resources.get(name, 0):
             raise CannotFit(
-                f"the roles reserve {wanted:g} {name}s and the Ray cluster has {resources.get(name, 0):g}: "
-                f"lower num_workers, num_ranks or {name.lower()}s per role, or add nodes (`rlhf plan` shows each role)"
+                f"the roles reserve {_amount(wanted, name)} and the Ray cluster has {resources.get(name, 0):g}: "
+                f"lower num_workers, num_ranks or {OF_THEIR_OWN.get(name, f'resources.{name}')} per role, or add nodes "
+                "(`rlhf plan` shows each role)"
             )

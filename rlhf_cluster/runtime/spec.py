@@ -33,6 +33,8 @@ class RoleSpec:
     arguments: Mapping[str, Any]
     cpus: float
     gpus: float
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Custom ones of a Ray cluster."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Must be set before the role's process imports torch or vllm."""
     log_dir: Path | None = None
@@ -70,6 +72,7 @@ class JobSpecs:
             },
             cpus=settings.cpus,
             gpus=settings.gpus,
+            resources=settings.resources,
             environment=threads_environment(settings.threads) | settings.environment,
             log_dir=self.log_dir,
         )
@@ -84,6 +87,7 @@ class JobSpecs:
             arguments={"rewards": self.job.rewards, "settings": settings, "worker_id": worker_id},
             cpus=settings.cpus,
             gpus=settings.gpus,
+            resources=settings.resources,
             environment=threads_environment(1),
             log_dir=self.log_dir,
         )
@@ -103,6 +107,7 @@ class JobSpecs:
             },
             cpus=settings.cpus,
             gpus=settings.gpus,
+            resources=settings.resources,
             environment=threads_environment(settings.threads),
             log_dir=self.log_dir,
         )
@@ -120,6 +125,7 @@ class JobSpecs:
                 arguments={"spec": spec, "rank": rank, "num_ranks": settings.num_ranks, "transport": self.transport},
                 cpus=settings.cpus,
                 gpus=settings.gpus,
+                resources=settings.resources,
                 environment=threads_environment(settings.threads),
                 log_dir=self.log_dir,
             )

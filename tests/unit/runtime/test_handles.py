@@ -314,5 +314,8 @@ def test_a_job_that_can_never_fit_the_cluster_is_refused(cluster):
     job = make_job(["runtime=ray", "learner.cpus=100", "rollout.gpus=1"])
     with pytest.raises(CannotFit, match=r"the roles reserve 102 CPUs and the Ray cluster has 8"):
         _refuse_what_never_fits(job, {"CPU": 8})
-    with pytest.raises(CannotFit, match=r"reserve 1 GPUs and the Ray cluster has 0"):
+    with pytest.raises(CannotFit, match=r"reserve 1 GPU and the Ray cluster has 0"):
         _refuse_what_never_fits(job, {"CPU": 200})
+    job = make_job(["runtime=ray", "rollout.num_workers=2", "rollout.resources.gold=1"])
+    with pytest.raises(CannotFit, match=r"reserve 2 gold and the Ray cluster has 1: .* or resources\.gold per role"):
+        _refuse_what_never_fits(job, {"CPU": 8, "gold": 1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.errors import CannotFit, ModelError
+from rlhf_cluster.errors import CannotFit, ConfigError, ModelError
 from rlhf_cluster.models.registry import resolve
 from rlhf_cluster.models.size import model_size
 from rlhf_cluster.runtime.placement import GIB, Machine, Plan, plan, reservations
@@ -53,6 +53,22 @@ def test_reservations_are_the_sum_over_replicas():
         ["rollout.num_workers=3", "rollout.cpus=2", "learner.cpus=1.5", "rollout.gpus=1", "algorithm.kl_coef=1"]
     )
     assert reservations(job, spares=False) == {"CPU": 3 * 2 + 1.5 + 1 + 1, "GPU": 3}
+
+
+def test_custom_resources_are_reserved_and_planned():
+    overrides = ["rollout.num_workers=3", "rollout.resources={fast=1}", "learner.resources={fast=0.5, big=1}"]
+    wanted = reservations(make_job(overrides), spares=False)
+    assert (wanted["fast"], wanted["big"]) == (3.5, 1)
+    assert any(line.startswith("learner") and line.endswith("fast=0.5  big=1") for line in made(*overrides).lines())
+
+
+@pytest.mark.parametrize(
+    ("resources", "says"),
+    [("{GPU=1}", "use gpus"), ("{memory=5}", "'memory' is not reserved"), ("{fast=0}", "greater than 0")],
+)
+def test_what_is_no_custom_resource_is_refused(resources, says):
+    with pytest.raises(ConfigError, match=says):
+        make_job([f"rollout.resources={resources}"])
 
 
 def test_spares_are_planned_beside_what_the_job_needs_to_start():

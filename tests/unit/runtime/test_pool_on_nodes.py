@@ -60,4 +60,4 @@ def test_a_replica_without_room_is_placed_when_a_node_joins(tmp_path):
         [sys.executable, "-c", story], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=150
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2:] == ["wants 1 CPUs; the cluster has 1 CPUs in all and 0 CPUs free", "placed"]
+    assert done.stdout.splitlines()[-2:] == ["wants 1 CPU; the cluster has 1 CPU in all and 0 CPUs free", "placed"]
