@@ -1,4 +1,4 @@
-// The messages of the REST API by name; `npm run types` makes `schema.d.ts` of the committed description of the API.
+// The messages of the REST API by name; `npm run build` makes `schema.d.ts` of the committed description of the API.
 import type { components } from "./schema";
 
 type Schemas = components["schemas"];
