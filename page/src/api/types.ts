@@ -27,6 +27,9 @@ export type Series = Answer<"Series">;
 export type SeriesSet = Omit<Schemas["SeriesSet"], "series"> & { series: Series[] };
 export type SetPool = Partial<Schemas["SetPool"]> & Pick<Pool, "mode">;
 export type Submit = Partial<Schemas["Submit"]>;
+export type Scope = Me["scopes"][number];
+export type Token = Answer<"Token">;
+export type NewToken = Answer<"NewToken">;
 export type Version = Answer<"Version">;
 export type Worker = Answer<"Worker">;
 
