@@ -108,7 +108,7 @@ def _npm() -> tuple[Sequence[str], dict[str, str]]:
         raise FileNotFoundError(f"there is neither npm nor {NODE_WHEEL}")
     root, is_windows = Path(found.origin).parent, os.name == "nt"
     binaries = root if is_windows else root / "bin"
-    # Not the wheel's own `bin/npm`: that was a link, which a wheel cannot hold.
+    # Not the wheel's own `bin/npm`: that was a link, which a wheel cannot hold. So no script of the page may call npm.
     program = root / ("" if is_windows else "lib") / "node_modules" / "npm" / "bin" / "npm-cli.js"
     path = os.pathsep.join([str(binaries), os.environ.get("PATH", "")])
     return [str(binaries / "node"), str(program)], {**os.environ, "PATH": path}

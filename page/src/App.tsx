@@ -23,6 +23,7 @@ import { NewJob } from "./views/NewJob";
 
 // uPlot is a third of the page, and the list of jobs does not need it.
 const Charts = lazy(() => import("./views/job/Charts"));
+const Tokens = lazy(() => import("./views/Tokens"));
 const Compare = lazy(() => import("./views/Compare"));
 
 export function App() {
@@ -50,6 +51,7 @@ export function App() {
             <Route path="jobs/new" element={<NewJob />} />
             <Route path="compare" element={<Compare />} />
             <Route path="cluster" element={<ClusterView />} />
+            <Route path="tokens" element={<Tokens me={me.data} />} />
             <Route path="jobs/:id" element={<JobView me={me.data} />}>
               <Route index element={<Overview />} />
               <Route path="charts" element={<Charts />} />

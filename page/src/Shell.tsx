@@ -35,6 +35,7 @@ export function Shell({ me, children }: { me: Me; children: ReactNode }) {
           <NavLink to="/jobs" end className={({ isActive }) => classes(isActive && css.here)}>Jobs</NavLink>
           <NavLink to="/compare">Compare</NavLink>
           <NavLink to="/cluster">Cluster</NavLink>
+          {me.scopes.includes("admin") && <NavLink to="/tokens">Tokens</NavLink>}
         </nav>
         <div className={css.side}>
           <span className={css.live} data-live={live} title={LIVE[live]}><span className={css.word}>{live === "live" ? "Live" : live === "away" ? "Away" : "…"}</span></span>

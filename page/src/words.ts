@@ -14,6 +14,10 @@ export const JOB_TONES: Record<JobState, Tone> = {
   succeeded: "good", failed: "bad", cancelled: "quiet",
 };
 
+export const ROLES: Record<string, string> = {
+  rollout: "Rollout workers", reward: "Reward servers", reference: "Reference scorers", learner: "Learner ranks",
+};
+
 const WORKER_TONES: Record<string, Tone> = {
   serving: "good", adopting: "active", starting: "active", spare: "quiet", pending: "warning", draining: "warning", lost: "bad",
 };

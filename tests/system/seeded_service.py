@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
 import random
 import tempfile
@@ -59,6 +60,15 @@ WORDS = (
     "cheap",
     "a",
 )
+LATELY = (
+    (1000, "AttemptLost", "attempt 1 was lost: nothing was heard of its driver for 45 s", {"level": "warning"}),
+    (975, "JobStarted", "resumed: steps 26 to 400", {"first_step": 25}),
+    (400, "WorkerChanged", "rollout worker rollout-3 is lost: killed by signal 9", {"level": "warning"}),
+    (397, "WorkerChanged", "rollout worker rollout-5 is starting", {"state": "starting"}),
+    (60, "Asked", "ada asked for 4 rollout workers", {}),
+    (46, "WorkerChanged", "rollout worker rollout-5 is pending: no node has 1 CPU and 1 rollout free", {}),
+)
+"""Seconds ago, kind, words and the rest of what happened to the running job."""
 WORKERS = ("rollout-0", "rollout-1", "rollout-2", "rollout-5")
 
 
@@ -76,7 +86,7 @@ def seed(db: Database, *, now_s: float) -> dict[str, str]:
         made["paused"] = _job(c, "long-answers", 2000, now_s=now_s - 9000, labels={"team": "nlp"})
         _run(c, made["paused"], steps=460, num_steps=2000, state="paused", now_s=now_s)
         made["running"] = _job(c, RECIPE, 400, now_s=now_s - 2400, labels={"team": "nlp", "trial": ""})
-        _run(c, made["running"], steps=143, num_steps=400, state="running", now_s=now_s)
+        _run(c, made["running"], steps=143, num_steps=400, state="running", now_s=now_s, told=LATELY)
         _more_of_the_running_one(c, made["running"], now_s=now_s)
         made["queued"] = _job(c, "judge-and-rules", 120, now_s=now_s - 40, labels={})
         jobs.set_state(c, made["queued"], "queued", message="waits for a cluster: none is configured", now_s=now_s)
@@ -171,14 +181,20 @@ def _finish(c: Connection, job_id: str, state: str, *, steps: int, message: str,
     checkpoints.add(c, job_id, step=steps, path=f"jobs/{job_id}/checkpoints/step-{steps:06d}", time_s=now_s)
 
 
-def _run(c: Connection, job_id: str, *, steps: int, num_steps: int, state: str, now_s: float) -> None:
-    rng = random.Random(job_id)
+def _run(
+    c: Connection, job_id: str, *, steps: int, num_steps: int, state: str, now_s: float, told: Sequence[Any] = ()
+) -> None:
+    rng, left = random.Random(job_id), list(told)
     attempts.add(c, job_id, 1, submission_id=f"{job_id}-1", now_s=now_s - steps * 8 - 30)
     attempts.register(c, job_id, 1, host="node-3", process_id=901, lease_until_s=now_s + 1e6)
     jobs.set_state(c, job_id, "running", message="", now_s=now_s - steps * 8 - 10)
     _tell(c, job_id, "JobStarted", f"started: steps 1 to {num_steps}", time_s=now_s - steps * 8 - 5)
     for step in range(1, steps + 1):
         at_s = now_s - (steps - step) * 8
+        while left and now_s - left[0][0] < at_s:
+            before_s, kind, text, rest = left.pop(0)
+            topic = "workers" if kind == "WorkerChanged" else "jobs"
+            _tell(c, job_id, kind, text, time_s=now_s - before_s, step=step - 1, topic=topic, **rest)
         add_step(c, job_id, step, time_s=at_s, rng=rng)
         if step % 25 == 0:
             path = f"jobs/{job_id}/checkpoints/step-{step:06d}"
@@ -272,27 +288,6 @@ def _more_of_the_running_one(c: Connection, job_id: str, *, now_s: float) -> Non
     attempts.lose(c, job_id, 1, message="nothing was heard of its driver for 45 s", now_s=now_s - 1000)
     attempts.add(c, job_id, 2, submission_id=f"{job_id}-2", now_s=now_s - 980)
     attempts.register(c, job_id, 2, host="node-4", process_id=1204, lease_until_s=now_s + 1e6)
-    tell = [
-        (1000, "AttemptLost", "attempt 1 was lost: nothing was heard of its driver for 45 s", {"level": "warning"}),
-        (975, "JobStarted", "resumed: steps 26 to 400", {"first_step": 25}),
-        (
-            400,
-            "WorkerChanged",
-            "rollout worker rollout-3 is lost: killed by signal 9",
-            {"level": "warning", "state": "lost"},
-        ),
-        (397, "WorkerChanged", "rollout worker rollout-5 is starting", {"state": "starting"}),
-        (60, "Asked", "ada asked for 4 rollout workers", {}),
-        (
-            46,
-            "WorkerChanged",
-            "rollout worker rollout-5 is pending: no node has 1 CPU and 1 rollout free",
-            {"state": "pending"},
-        ),
-    ]
-    for before_s, kind, text, rest in tell:
-        topic = "workers" if kind == "WorkerChanged" else "jobs"
-        _tell(c, job_id, kind, text, time_s=now_s - before_s, step=140, topic=topic, **rest)
     rng = random.Random(7)
     for step in (0, 25, 50, 100, 142, 143):
         kind = "eval" if step in (0, 25, 50, 100) else "step"
@@ -359,10 +354,11 @@ def main() -> None:
     import uvicorn
 
     from rlhf_cluster.service.app import create_app
+    from rlhf_cluster.service.serve import listen
     from rlhf_cluster.service.settings import ServiceSettings
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, default=8430)
+    parser.add_argument("--port", type=int, default=8430, help="0: any that is free")
     parser.add_argument("--root-path", default="")
     parser.add_argument("--live", action="store_true")
     parser.add_argument("--empty", action="store_true")
@@ -371,16 +367,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rlhf-seeded-") as directory:
         data_dir = given.data_dir or Path(directory)
         is_new = not (data_dir / "service.db").exists()
-        app = create_app(ServiceSettings(data_dir=data_dir, port=given.port, root_path=given.root_path))
+        listener = listen("127.0.0.1", given.port)
+        port = listener.getsockname()[1]
+        app = create_app(ServiceSettings(data_dir=data_dir, port=port, root_path=given.root_path))
         db, stop = app.state.service.db, threading.Event()
         made = seed(db, now_s=time.time()) if is_new and not given.empty else {}
         with db.writing() as c:
             _, secret = tokens.add(c, name="ada", scopes=["admin"], now_s=time.time())
-        print(f"http://127.0.0.1:{given.port}{given.root_path}/login#token={secret}", made, flush=True)
+        print(f"http://127.0.0.1:{port}{given.root_path}/login#token={secret}", json.dumps(made), flush=True)
         if given.live and made:
             told = {"step": 143, "num_steps": 400, "stop": stop}
             threading.Thread(target=go_on, args=(db, made["running"]), kwargs=told, daemon=True).start()
-        uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.Server(config).run(sockets=[listener])
         stop.set()
 
 

@@ -6,8 +6,8 @@ import { added, isTooLong } from "../live/series";
 import { isOver } from "../words";
 import { get, type Query, send } from "./client";
 import type {
-  Attempt, Checkpoint, Cluster, Command, Event, Job, JobDetail, Latest, LogLine, Me, Page, Pool, Recipe, Sample, SampleStep,
-  SeriesSet, SetPool, Version,
+  Attempt, Checkpoint, Cluster, Command, Event, Job, JobDetail, Latest, LogLine, Me, NewToken, Page, Pool, Recipe, Sample,
+  SampleStep, Scope, SeriesSet, SetPool, Token, Version,
 } from "./types";
 
 export const useMe = (enabled: boolean) =>
@@ -56,22 +56,26 @@ export const useSpark = (job: Job, key = "reward/mean") =>
     enabled: job.step > 0,
   });
 
-/** Whole once, then only what came since: see `added`. */
-export function useSeries(id: string, keys: readonly string[]) {
-  const client = useQueryClient();
+/** Whole once; steps are added as the stream tells them, and what it did not tell is asked for: see `added`. */
+export function seriesOf(client: QueryClient, id: string, keys: readonly string[], max_points = 2000) {
   const queryKey = ["series", id, ...keys];
-  return useQuery({
+  const known = () => client.getQueryData<SeriesSet>(queryKey);
+  return {
     queryKey,
     enabled: keys.length > 0,
-    queryFn: async ({ signal }) => {
-      const before = client.getQueryData<SeriesSet>(queryKey);
+    queryFn: async ({ signal }: { signal: AbortSignal }) => {
+      const before = known();
       const path = `/jobs/${id}/metrics/series`;
-      if (!before || isTooLong(before)) return get<SeriesSet>(path, { key: keys, max_points: 2000 }, signal);
-      return added(before, await get<SeriesSet>(path, { key: keys, after_step: before.last_step }, signal));
+      if (!before || isTooLong(before)) return get<SeriesSet>(path, { key: keys, max_points }, signal);
+      const delta = await get<SeriesSet>(path, { key: keys, after_step: before.last_step }, signal);
+      // The stream may have told of a step meanwhile.
+      return added(known() ?? before, delta);
     },
-    structuralSharing: false,
-  });
+    structuralSharing: false as const,
+  };
 }
+
+export const useSeries = (id: string, keys: readonly string[]) => useQuery(seriesOf(useQueryClient(), id, keys));
 
 export const useAttempts = (id: string) =>
   useQuery({
@@ -104,6 +108,20 @@ export const useSamples = (id: string, filter: Query) =>
     initialPageParam: null as string | null,
     getNextPageParam: (last) => last.next_cursor,
     placeholderData: keepPreviousData,
+  });
+
+/** What the policy wrote before its first step, when it still was the reference, by prompt. */
+export const useFirstAnswers = (id: string, enabled: boolean) =>
+  useQuery({
+    queryKey: ["first answers", id],
+    queryFn: async ({ signal }) => {
+      const asked = { kind: "eval", step: 0, sort: "-reward", limit: 200 };
+      const found = itemsOf(await get<Page<Sample>>(`/jobs/${id}/samples`, asked, signal));
+      // The best of several answers: the last one put in stays.
+      return new Map(found.reverse().map((sample) => [sample.prompt, sample]));
+    },
+    staleTime: Infinity,
+    enabled,
   });
 
 export const useSampleSteps = (id: string) =>
@@ -168,14 +186,36 @@ export function useSetPool(id: string) {
   });
 }
 
-export function useDrain(id: string) {
+/** Both hand the unfinished work over first; after a restart there are as many as before. */
+export type WorkerVerb = "drain" | "restart";
+
+export function useWorkerVerb(id: string) {
   const client = useQueryClient();
   return useMutation({
-    mutationFn: ({ workerId, key }: { workerId: string; key: string }) =>
-      send<Command>("POST", `/jobs/${id}/workers/${encodeURIComponent(workerId)}/drain`, {
+    mutationFn: ({ workerId, verb, key }: { workerId: string; verb: WorkerVerb; key: string }) =>
+      send<Command>("POST", `/jobs/${id}/workers/${encodeURIComponent(workerId)}/${verb}`, {
         headers: { "Idempotency-Key": key },
       }),
     onSettled: () => client.invalidateQueries({ queryKey: ["pools", id] }),
+  });
+}
+
+export const useTokens = (enabled: boolean) =>
+  useQuery({ queryKey: ["tokens"], queryFn: async () => itemsOf(await get<Page<Token>>("/tokens")), enabled });
+
+export function useNewToken() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (body: { name: string; scopes: Scope[]; expires_s: number | null }) => send<NewToken>("POST", "/tokens", { body }),
+    onSettled: () => client.invalidateQueries({ queryKey: ["tokens"] }),
+  });
+}
+
+export function useRevoke() {
+  const client = useQueryClient();
+  return useMutation({
+    mutationFn: (tokenId: string) => send<undefined>("DELETE", `/tokens/${tokenId}`),
+    onSettled: () => client.invalidateQueries({ queryKey: ["tokens"] }),
   });
 }
 

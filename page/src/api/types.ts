@@ -1,4 +1,4 @@
-// The messages of the REST API by name; `npm run types` makes `schema.d.ts` of the committed description of the API.
+// The messages of the REST API by name; `npm run build` makes `schema.d.ts` of the committed description of the API.
 import type { components } from "./schema";
 
 type Schemas = components["schemas"];
@@ -27,6 +27,9 @@ export type Series = Answer<"Series">;
 export type SeriesSet = Omit<Schemas["SeriesSet"], "series"> & { series: Series[] };
 export type SetPool = Partial<Schemas["SetPool"]> & Pick<Pool, "mode">;
 export type Submit = Partial<Schemas["Submit"]>;
+export type Scope = Me["scopes"][number];
+export type Token = Answer<"Token">;
+export type NewToken = Answer<"NewToken">;
 export type Version = Answer<"Version">;
 export type Worker = Answer<"Worker">;
 

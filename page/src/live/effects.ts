@@ -16,7 +16,8 @@ export function effects(topic: string, event: Pick<Event, "job_id" | "kind">): E
     case "view":
       return { stale: [["job", id], ["pools", id]], gone: [] };
     case "metrics":
-      return { stale: [["latest", id], ["series", id], ["spark", id], ["job", id], ["samples", id], ["jobs"]], gone: [] };
+      // The figures themselves are in the event: see deltas.ts. Files of completions come beside the steps.
+      return { stale: [["samples", id], ["spark", id]], gone: [] };
     case "workers":
       return { stale: [["pools", id], ["events", id]], gone: [] };
     case "logs":
@@ -25,7 +26,7 @@ export function effects(topic: string, event: Pick<Event, "job_id" | "kind">): E
       return {
         stale: [["jobs"], ["job", id], ["attempts", id], ["checkpoints", id], ["events", id], ["pools", id]],
         // A resumed job does the steps after its checkpoint again.
-        gone: event.kind === "JobStarted" ? [["series", id], ["spark", id]] : [],
+        gone: event.kind === "JobStarted" ? [["series", id], ["latest", id]] : [],
       };
     default:
       return { stale: [], gone: [] };

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { Sample } from "../api/types";
-import { grouped, rewardColour } from "./samples";
+import { bestOf, grouped, rewardColour } from "./samples";
 
 const sample = (sample_id: number, request_id: number, reward: number | null): Sample => ({
   sample_id, kind: "step", step: 1, request_id, prompt_id: "p", prompt: "", completion: "", reward, breakdown: {}, num_tokens: 1, body: {},
@@ -18,4 +18,9 @@ it("rewards that are all the same have no colour", () => {
 });
 it("a reward that is not there has no colour", () => {
   expect(rewardColour(null, [sample(1, 1, 0), sample(2, 1, 1)])).toBe(undefined);
+});
+it("the best of a group is the first with the greatest reward, and of failures none", () => {
+  const [low, high, also] = [{ reward: 0.1 }, { reward: 0.9 }, { reward: 0.9 }];
+  expect(bestOf([{ reward: null }, low, high, also])).toBe(high);
+  expect(bestOf([{ reward: null }])).toBe(undefined);
 });

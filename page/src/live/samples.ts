@@ -30,3 +30,8 @@ export function rewardColour(reward: Figure, among: readonly Pick<Sample, "rewar
   const strength = Math.round(Math.abs(at) * 2 * 34);
   return `color-mix(in srgb, var(${at < 0 ? "--bad" : "--good"}) ${strength}%, var(--surface))`;
 }
+
+/** That with the greatest reward, the first of equals; undefined where none has one. */
+export function bestOf<One extends Pick<Sample, "reward">>(group: readonly One[]): One | undefined {
+  return group.reduce<One | undefined>((best, each) => (each.reward !== null && (best?.reward ?? -Infinity) < each.reward ? each : best), undefined);
+}

@@ -15,6 +15,9 @@ describe("a delta", () => {
     expect(again.steps).toEqual([1, 2, 3]);
     expect(again.values).toEqual([0.1, 9, 9]);
   });
+  it("that is late leaves what came after it", () => {
+    expect(joined(series([1, 2, 3], [0.1, 0.2, 0.3]), series([2], [9])).values).toEqual([0.1, 9, 0.3]);
+  });
   it("that is empty changes nothing", () => {
     const older = series([1], [1]);
     expect(joined(older, series([], []))).toBe(older);

@@ -4,20 +4,21 @@ import type { Figure, Series, SeriesSet } from "../api/types";
 /** Points of one chart; with more, everything is asked for again and the service merges steps. */
 export const MAX_POINTS = 4000;
 
-/** `newer` after `older`; a step that both have is taken from `newer`. */
+/** `newer` over `older`: the steps from its first to its last are taken from `newer`. What came later than that stays. */
 export function joined(older: Series, newer: Series): Series {
   const first = newer.steps[0];
   if (first === undefined) return older;
   let keep = older.steps.length;
   while (keep > 0 && (older.steps[keep - 1] ?? 0) >= first) keep -= 1;
+  let after = older.steps.length;
+  while (after > keep && (older.steps[after - 1] ?? 0) > newer.steps.at(-1)!) after -= 1;
+  const around = <Item>(of: readonly Item[], between: readonly Item[]) => [...of.slice(0, keep), ...between, ...of.slice(after)];
   const column = (name: "lows" | "highs"): Figure[] | null =>
-    older[name] || newer[name]
-      ? [...(older[name] ?? older.values).slice(0, keep), ...(newer[name] ?? newer.values)]
-      : null;
+    older[name] || newer[name] ? around(older[name] ?? older.values, newer[name] ?? newer.values) : null;
   return {
     key: older.key,
-    steps: [...older.steps.slice(0, keep), ...newer.steps],
-    values: [...older.values.slice(0, keep), ...newer.values],
+    steps: around(older.steps, newer.steps),
+    values: around(older.values, newer.values),
     lows: column("lows"),
     highs: column("highs"),
   };

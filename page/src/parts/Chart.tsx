@@ -13,6 +13,8 @@ export interface Line {
   values: readonly Figure[];
   /** Drawn faintly behind: the unsmoothed line. */
   isFaint?: boolean;
+  /** Of whole numbers: level until the next step. */
+  isStepped?: boolean;
 }
 
 interface Props {
@@ -32,7 +34,7 @@ export function Chart({ label, steps, lines, band, group, onCursor }: Props) {
   const plot = useRef<uPlot | null>(null);
   const cursor = useRef(onCursor);
   cursor.current = onCursor;
-  const shape = `${group}|${lines.map((line) => `${line.name}${line.colour}${line.isFaint}`).join("|")}|${band ? band.colour : ""}`;
+  const shape = `${group}|${lines.map((line) => `${line.name}${line.colour}${line.isFaint}${line.isStepped}`).join("|")}|${band ? band.colour : ""}`;
   const data = [steps, ...lines.map((line) => line.values), ...(band ? [band.highs, band.lows] : [])] as uPlot.AlignedData;
   const newest = useRef(data);
   newest.current = data;
@@ -90,13 +92,14 @@ function options(
     scales: { x: { time: false } },
     axes: [
       { ...axis, size: 26, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick.toLocaleString("en") : "")) },
-      { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => figure(tick)) },
+      { ...axis, size: 52, ...(lines.every((line) => line.isStepped) && { incrs: [1, 2, 5, 10, 20, 50, 100, 1000] }), values: (_, ticks) => ticks.map((tick) => figure(tick)) },
     ],
     series: [
       {},
       ...lines.map((line): uPlot.Series => ({
         label: line.name, stroke: line.isFaint ? `${colour(line.colour)}50` : colour(line.colour),
-        width: line.isFaint ? 1 : 1.75, spanGaps: false, points: { show: (_u, _i, from, to) => to - from < 2, size: 5 },
+        width: line.isFaint ? 1 : 1.75, spanGaps: false,
+        ...(line.isStepped && { paths: uPlot.paths.stepped!({ align: -1 }) }), points: { show: (_u, _i, from, to) => to - from < 2, size: 5 },
       })),
       ...(bandColour ? [{ stroke: "transparent", points: { show: false } }, { stroke: "transparent", points: { show: false } }] : []),
     ],

@@ -42,6 +42,11 @@ export function Card({ title, side, flush, className, children }: CardProps) {
   );
 }
 
+/** What may be wider than its place; with the keyboard it is scrolled like anything else. */
+export function Scroll({ label, children }: { label: string; children: ReactNode }) {
+  return <div className={css.scroll} tabIndex={0} role="region" aria-label={label}>{children}</div>;
+}
+
 interface ButtonProps extends ButtonHTMLAttributes<HTMLButtonElement> {
   kind?: "primary" | "danger" | "plain";
   small?: boolean;
@@ -63,24 +68,26 @@ export function Progress({ value, max, tone = "active", label }: { value: number
   );
 }
 
-/** A curve without axes. For people who do not see it: its last value. */
-export function Sparkline({ values, width = 96, height = 24, label }: {
+/** A curve without axes; as wide as its place where no width is given. For people who do not see it: its last value. */
+export function Sparkline({ values, width, height = 24, label }: {
   values: readonly Figure[]; width?: number; height?: number; label: string;
 }) {
   const points = values.flatMap((value, index) => (value === null ? [] : [[index, value] as const]));
   if (points.length < 2) return null;
   const least = Math.min(...points.map(([, value]) => value));
   const most = Math.max(...points.map(([, value]) => value));
-  const x = (index: number) => (index / (values.length - 1)) * (width - 4) + 1;
-  const y = (value: number) => height - 2 - ((value - least) / (most - least || 1)) * (height - 4);
-  const line = points.map(([index, value], at) => `${at ? "L" : "M"}${x(index).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  const x = (index: number) => (index / (values.length - 1)) * 100;
+  const y = (value: number) => height - 3 - ((value - least) / (most - least || 1)) * (height - 6);
+  const line = points.map(([index, value], at) => `${at ? "L" : "M"}${x(index).toFixed(2)} ${y(value).toFixed(1)}`).join("");
   const [lastX, lastY] = points.at(-1)!;
   return (
-    <svg className={css.spark} width={width} height={height} viewBox={`0 0 ${width} ${height}`} preserveAspectRatio="xMinYMid meet" role="img" aria-label={label}>
-      <path className={css.area} d={`${line}L${x(lastX).toFixed(1)} ${height}L${x(points[0]![0]).toFixed(1)} ${height}Z`} />
-      <path d={line} />
-      <circle cx={x(lastX)} cy={y(lastY)} r="2" />
-    </svg>
+    <span className={css.spark} style={{ width: width ?? "auto", height }} role="img" aria-label={label}>
+      <svg viewBox={`0 0 100 ${height}`} preserveAspectRatio="none" aria-hidden="true">
+        <path className={css.area} d={`${line}L${x(lastX).toFixed(2)} ${height}L${x(points[0]![0]).toFixed(2)} ${height}Z`} />
+        <path d={line} />
+      </svg>
+      <i style={{ left: `${x(lastX)}%`, top: y(lastY) }} />
+    </span>
   );
 }
 

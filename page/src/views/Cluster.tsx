@@ -1,7 +1,7 @@
 // What Ray says it has, and what of it is taken.
 import { useCluster } from "../api/queries";
 import { bytes, count } from "../format";
-import { Card, Dot, Empty, Note, notYet, parts, Progress } from "../parts/parts";
+import { Card, Dot, Empty, Note, notYet, parts, Progress, Scroll } from "../parts/parts";
 import { useTitle } from "../Shell";
 import { capital } from "../words";
 import css from "./views.module.css";
@@ -30,7 +30,7 @@ export function ClusterView() {
           </div>
           <Card title="Nodes" flush>
             {has.nodes.length === 0 ? <Empty title="No nodes known">{has.is_reachable ? "Ray named none." : "They are listed as soon as Ray answers."}</Empty> : (
-              <div className={parts.scroll}>
+              <Scroll label="Nodes">
                 <table className={parts.table}>
                   <thead><tr><th scope="col">Node</th><th scope="col">State</th><th scope="col">Resources</th></tr></thead>
                   <tbody>
@@ -43,7 +43,7 @@ export function ClusterView() {
                     ))}
                   </tbody>
                 </table>
-              </div>
+              </Scroll>
             )}
           </Card>
         </div>

@@ -1,9 +1,8 @@
 // Curves of several jobs over each other.
-import { useQueries } from "@tanstack/react-query";
+import { useQueries, useQueryClient } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import { Link, useSearchParams } from "react-router";
-import { get } from "../api/client";
-import { useJobs } from "../api/queries";
+import { seriesOf, useJobs } from "../api/queries";
 import type { Job, SeriesSet } from "../api/types";
 import { figure } from "../format";
 import { aligned, smoothed } from "../live/series";
@@ -25,12 +24,8 @@ export default function Compare() {
   const [weight, setWeight] = useState(0.6);
   const jobs = useJobs({});
   const rows = (jobs.data?.pages.flatMap((page) => page.items) ?? []).filter((job) => job.step > 0 || chosen.includes(job.job_id));
-  const sets = useQueries({
-    queries: chosen.map((id) => ({
-      queryKey: ["series", id, "compare"],
-      queryFn: () => get<SeriesSet>(`/jobs/${id}/metrics/series`, { key: KEYS.map(([key]) => key), max_points: 1000 }),
-    })),
-  });
+  const client = useQueryClient();
+  const sets = useQueries({ queries: chosen.map((id) => seriesOf(client, id, KEYS.map(([key]) => key), 1000)) });
   const toggle = (id: string) => {
     const next = chosen.includes(id) ? chosen.filter((each) => each !== id) : [...chosen, id];
     setSearch(next.map((each) => ["job", each] as [string, string]), { replace: true });

@@ -4,7 +4,7 @@ import { Link, useSearchParams } from "react-router";
 import { useJobs, useSpark } from "../api/queries";
 import type { Job } from "../api/types";
 import { ago, duration, fixed, moment } from "../format";
-import { Button, Card, classes, Empty, notYet, parts, Progress, Segments, Sparkline, StateBadge } from "../parts/parts";
+import { Button, Card, classes, Empty, notYet, parts, Progress, Scroll, Segments, Sparkline, StateBadge } from "../parts/parts";
 import { useNow } from "../parts/now";
 import { useTitle } from "../Shell";
 import { isOver, JOB_TONES } from "../words";
@@ -53,7 +53,7 @@ export function Jobs() {
         {notYet(jobs, 6) ?? (rows.length === 0 ? (
           <Nothing isFiltered={filter !== "all" || wanted !== ""} clear={() => { setQ(""); setSearch({}, { replace: true }); }} />
         ) : (
-          <div className={parts.scroll}>
+          <Scroll label="Jobs">
             <table className={classes(parts.table, css.jobs)}>
               <caption className={parts.hidden}>Jobs, newest first</caption>
               <thead>
@@ -65,7 +65,7 @@ export function Jobs() {
               </thead>
               <tbody>{rows.map((job) => <Row key={job.job_id} job={job} />)}</tbody>
             </table>
-          </div>
+          </Scroll>
         ))}
         {jobs.hasNextPage && (
           <div className={css.more}>
@@ -99,7 +99,7 @@ function Row({ job }: { job: Job }) {
       </td>
       <td className={parts.num}>
         <span className={css.reward}>
-          <Sparkline values={values} label={`Reward of ${job.name}, last ${fixed(last, 3)}`} />
+          <Sparkline values={values} width={96} label={`Reward of ${job.name}, last ${fixed(last, 3)}`} />
           <b>{fixed(last, 3)}</b>
         </span>
       </td>

@@ -11,16 +11,21 @@ import { isOver } from "../../words";
 import { useJobContext } from "./Job";
 import css from "./job.module.css";
 
-const MAIN: readonly (readonly [key: string, name: string])[] = [
-  ["reward/mean", "Reward"],
-  ["learner/kl", "KL to the reference"],
-  ["learner/entropy", "Entropy"],
-  ["rollout/completion_length_mean", "Completion length"],
-  ["learner/clip_fraction", "Clip fraction"],
-  ["driver/staleness_max", "Staleness, greatest"],
-  ["rollout/tokens_per_s", "Rollout tokens/s"],
-  ["learner/tokens_per_s", "Learner tokens/s"],
-];
+interface Main {
+  name: string;
+  unit?: string;
+  isWhole?: boolean;
+}
+const MAIN: Record<string, Main> = {
+  "reward/mean": { name: "Reward" },
+  "learner/kl": { name: "KL to the reference", unit: "nats" },
+  "learner/entropy": { name: "Entropy", unit: "nats" },
+  "rollout/completion_length_mean": { name: "Completion length", unit: "tokens" },
+  "learner/clip_fraction": { name: "Clip fraction" },
+  "driver/staleness_max": { name: "Staleness, greatest", unit: "versions", isWhole: true },
+  "rollout/tokens_per_s": { name: "Rollout", unit: "tokens/s" },
+  "learner/tokens_per_s": { name: "Learner", unit: "tokens/s" },
+};
 const COLOURS: Record<string, string> = {
   reward: "--c1", eval: "--c1", learner: "--c4", rollout: "--c2", driver: "--c3", weights: "--c5", reference: "--c6",
 };
@@ -38,7 +43,7 @@ export default function Charts() {
   const known = latest.data ? Object.keys(latest.data.values).sort() : null;
   const shown = useMemo(() => {
     if (known === null) return [];
-    const all = which === "all" ? known : MAIN.map(([key]) => key).filter((key) => known.includes(key));
+    const all = which === "all" ? known : Object.keys(MAIN).filter((key) => known.includes(key));
     return all.filter((key) => key.includes(find.trim())).slice(0, MOST);
   }, [known?.join(), which, find]);
   const series = useSeries(job.job_id, shown);
@@ -54,7 +59,8 @@ export default function Charts() {
           onChange={(value) => setSearch(value === "all" ? { show: "all" } : {}, { replace: true })}
         />
         {which === "all" && <input className={parts.input} type="search" placeholder="Part of a name" aria-label="Search metrics" value={find} onChange={(event) => setFind(event.target.value)} />}
-        <label className={css.spring}>
+        <span className={`${css.spring} ${parts.hint} ${css.wideOnly}`}>by step · drag to zoom in, double-click to zoom out</span>
+        <label>
           Smoothing
           <select className={parts.input} value={weight} onChange={(event) => setWeight(Number(event.target.value))}>
             {SMOOTHING.map((each) => <option key={each} value={each}>{each === 0 ? "none" : each}</option>)}
@@ -73,26 +79,28 @@ export default function Charts() {
 
 function Curve({ name, series, weight, group }: { name: string; series: Series | undefined; weight: number; group: string }) {
   const [at, setAt] = useState<number | null>(null);
-  const title = MAIN.find(([key]) => key === name)?.[1] ?? name;
+  const main = MAIN[name];
+  const title = main?.name ?? name;
   const colour = COLOURS[name.split("/")[0]!] ?? "--c1";
   const drawn = useMemo(() => {
     if (!series) return null;
-    const main = { name, colour, values: smoothed(series.values, weight) };
+    const line = { name, colour, values: smoothed(series.values, weight), isStepped: main?.isWhole && weight === 0 };
     const raw = { name: `${name} as measured`, colour, values: series.values, isFaint: true };
     const band = series.lows && series.highs ? { lows: series.lows, highs: series.highs, colour } : undefined;
-    return { lines: weight > 0 ? [raw, main] : [main], band: weight > 0 ? undefined : band, main: main.values };
-  }, [series, weight, name, colour]);
+    return { lines: weight > 0 ? [raw, line] : [line], band: weight > 0 ? undefined : band, values: line.values };
+  }, [series, weight, name, colour, main]);
   const last = series ? series.values.findLastIndex((value) => value !== null) : -1;
   const index = at ?? last;
   return (
     <section className={parts.card} aria-label={title}>
       <div className={css.chartHead}>
         <h2 title={name}>{title}</h2>
-        <output>{drawn && index >= 0 ? <>{figure(drawn.main[index])} <small>at {series!.steps[index]}</small></> : "–"}</output>
+        {at !== null && series && <small>step {series.steps[at]}</small>}
+        <output>{drawn && index >= 0 ? <>{figure(drawn.values[index])}{main?.unit && <small> {main.unit}</small>}</> : "–"}</output>
       </div>
       <div className={css.chart}>
         {drawn && series!.steps.length > 0
-          ? <Chart label={`${title} over steps, ${figure(drawn.main[last])} at the end`} steps={series!.steps} lines={drawn.lines} band={drawn.band} group={group} onCursor={setAt} />
+          ? <Chart label={`${title} over steps, ${figure(drawn.values[last])}${main?.unit ? ` ${main.unit}` : ""} at the end`} steps={series!.steps} lines={drawn.lines} band={drawn.band} group={group} onCursor={setAt} />
           : <Empty title="Nothing measured yet" />}
       </div>
     </section>

@@ -1,6 +1,6 @@
 // One job: what it is, what can be asked of it, and its tabs.
-import { useState } from "react";
-import { Link, NavLink, Outlet, useNavigate, useOutletContext, useParams } from "react-router";
+import { useEffect, useRef, useState } from "react";
+import { Link, NavLink, Outlet, useLocation, useNavigate, useOutletContext, useParams } from "react-router";
 import { ApiError, newKey } from "../../api/client";
 import { useJob, useLatest, usePools, useVerb, type Verb } from "../../api/queries";
 import type { Job, JobDetail, Me } from "../../api/types";
@@ -37,11 +37,24 @@ export function JobView({ me }: { me: Me }) {
     <>
       <Head job={job.data} mayRun={mayRun} />
       {job.error && <div className={css.stale}><ErrorNote error={job.error} retry={() => void job.refetch()} /></div>}
-      <nav aria-label="Parts of the job" className={css.tabs}>
-        {TABS.map(([path, name]) => <NavLink key={name} to={path} end={path === ""}>{name}</NavLink>)}
-      </nav>
+      <Tabs />
       <Outlet context={{ job: job.data, mayRun } satisfies JobContext} />
     </>
+  );
+}
+
+function Tabs() {
+  const { pathname } = useLocation();
+  const bar = useRef<HTMLElement>(null);
+  // On a narrow screen the one that is shown may be out of sight.
+  useEffect(() => {
+    const here = bar.current?.querySelector<HTMLElement>("[aria-current=page]");
+    if (here) bar.current?.scrollTo({ left: here.offsetLeft + here.offsetWidth / 2 - bar.current.clientWidth / 2 });
+  }, [pathname]);
+  return (
+    <nav ref={bar} aria-label="Parts of the job" className={css.tabs}>
+      {TABS.map(([path, name]) => <NavLink key={name} to={path} end={path === ""}>{name}</NavLink>)}
+    </nav>
   );
 }
 

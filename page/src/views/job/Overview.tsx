@@ -4,11 +4,12 @@ import { useAttempts, useEvents, useLatest, usePools, useSeries } from "../../ap
 import type { Figure, Pool } from "../../api/types";
 import { clock, figure, fixed, percent } from "../../format";
 import { roleShares, timeSplit } from "../../live/split";
-import { Badge, Card, Dot, Empty, notYet, parts, Sparkline } from "../../parts/parts";
+import { Badge, Card, Dot, Empty, notYet, parts, Scroll, Sparkline } from "../../parts/parts";
 import { useNow } from "../../parts/now";
 import { advice, capital, eventTone, health, inWords, isOver, NOTABLE, poolStory, type Tone } from "../../words";
 import { useJobContext } from "./Job";
 import css from "./job.module.css";
+import { WorkerCells } from "./WorkerCells";
 
 const TILES = [
   ["reward/mean", "Reward", ""],
@@ -35,7 +36,7 @@ export function Overview() {
             <div key={key} className={css.tile}>
               <dt>{name}</dt>
               <dd>{figure(values[key], 3)}{unit && <small>{unit}</small>}</dd>
-              <Sparkline values={thinned(curves.get(key) ?? [])} width={150} height={30} label={`${name} so far`} />
+              <Sparkline values={thinned(curves.get(key) ?? [])} height={38} label={`${name} so far`} />
             </div>
           ))}
         </dl>}
@@ -141,7 +142,11 @@ function PoolsCard() {
         <ul>
           {pools.data.map((pool) => (
             <li key={pool.pool} className={css.poolLine}>
-              <span><Dot tone={isOver(job) || pool.workers.length === 0 ? "quiet" : poolTone(pool)}>{capital(pool.pool)}</Dot>{!isOver(job) && <small>{poolStory(pool, job.state)}</small>}</span>
+              <span>
+                <Dot tone={isOver(job) || pool.workers.length === 0 ? "quiet" : poolTone(pool)}>{capital(pool.pool)}</Dot>
+                {!isOver(job) && <WorkerCells pool={pool} />}
+                {!isOver(job) && <small>{poolStory(pool, job.state)}</small>}
+              </span>
               <b>{isOver(job) ? pool.replicas : <>{pool.num_serving} / {pool.mode === "auto" ? `${pool.min_replicas}–${pool.max_replicas}` : pool.replicas}</>}</b>
             </li>
           ))}
@@ -177,7 +182,7 @@ function AttemptsCard() {
   return (
     <Card title="Attempts" flush>
       {notYet(attempts, 2) ?? (attempts.data?.length ? (
-        <div className={parts.scroll}>
+        <Scroll label="Attempts">
           <table className={parts.table}>
             <thead><tr><th scope="col" className={parts.num}>No.</th><th scope="col">State</th><th scope="col">Host</th><th scope="col">Begun</th><th scope="col">Ended</th><th scope="col">Outcome</th></tr></thead>
             <tbody>
@@ -185,15 +190,15 @@ function AttemptsCard() {
                 <tr key={attempt.number}>
                   <td className={parts.num}>{attempt.number}</td>
                   <td><Dot tone={{ created: "quiet", submitted: "active", running: "good", ended: "quiet", lost: "bad" }[attempt.state] as Tone}>{attempt.state}</Dot></td>
-                  <td style={{ whiteSpace: "nowrap" }}>{attempt.host ?? "–"}</td>
+                  <td className={parts.nowrap}>{attempt.host ?? "–"}</td>
                   <td>{clock(attempt.created_s)}</td>
                   <td>{attempt.ended_s === null ? "–" : clock(attempt.ended_s)}</td>
-                  <td>{[attempt.outcome, attempt.exit_code ? `exit code ${attempt.exit_code}` : "", attempt.message].filter(Boolean).join(" · ") || "–"}</td>
+                  <td className={css.outcome}>{[attempt.outcome, attempt.exit_code ? `exit code ${attempt.exit_code}` : "", attempt.message].filter(Boolean).join(" · ") || "–"}</td>
                 </tr>
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       ) : <Empty title="Not launched yet">An attempt appears as soon as the job is handed to the cluster.</Empty>)}
     </Card>
   );

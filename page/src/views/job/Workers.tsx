@@ -1,15 +1,15 @@
 // The replicas of every role, and how many there should be.
 import { useEffect, useRef, useState } from "react";
-import { ApiError, newKey } from "../../api/client";
-import { useDrain, usePools, useSetPool } from "../../api/queries";
-import type { Pool, SetPool, Worker } from "../../api/types";
-import { bytes, count, duration, percent } from "../../format";
-import { useNow } from "../../parts/now";
-import { Badge, Bar, Button, Card, classes, Confirm, Dot, Empty, Note, notYet, parts, Segments, sentenceOf, Stepper } from "../../parts/parts";
+import { ApiError } from "../../api/client";
+import { usePools, useSetPool } from "../../api/queries";
+import type { Pool, SetPool } from "../../api/types";
+import { Badge, Button, Card, classes, Empty, Note, notYet, parts, Segments, sentenceOf, Stepper } from "../../parts/parts";
 import { useSay } from "../../parts/say";
-import { advice, capital, isOver, poolStory, workerTone } from "../../words";
+import { advice, capital, isOver, poolStory, ROLES } from "../../words";
 import { useJobContext } from "./Job";
 import css from "./job.module.css";
+import { WorkerCells } from "./WorkerCells";
+import { WorkerTable } from "./WorkerTable";
 
 export function Workers() {
   const { job } = useJobContext();
@@ -24,9 +24,6 @@ export function Workers() {
 }
 
 const SETTLED_MS = 600;
-const ROLES: Record<string, string> = {
-  rollout: "Rollout workers", reward: "Reward servers", reference: "Reference scorers", learner: "Learner ranks",
-};
 
 function PoolCard({ pool }: { pool: Pool }) {
   const { job } = useJobContext();
@@ -47,9 +44,7 @@ function PoolCard({ pool }: { pool: Pool }) {
       </div>
       {pool.workers.length > 1 && (
         <div className={css.summary}>
-          <ul className={css.cells} aria-hidden="true">
-            {pool.workers.map((worker) => <li key={worker.worker_id} data-tone={workerTone(worker.state)} title={`${worker.worker_id}: ${worker.state}`} />)}
-          </ul>
+          <WorkerCells pool={pool} />
           <p className={css.counts}>
             <span>{pool.num_serving} serving</span>
             {pool.num_pending > 0 && <span>{pool.num_pending} to come</span>}
@@ -61,86 +56,6 @@ function PoolCard({ pool }: { pool: Pool }) {
       {pool.last_error && <div className={css.failure}><Note tone="warning"><b>Last failure.</b> {pool.last_error}</Note></div>}
       {pool.workers.length === 0 ? <Empty title="None right now" /> : <WorkerTable pool={pool} />}
     </section>
-  );
-}
-
-function WorkerTable({ pool }: { pool: Pool }) {
-  const hasTokens = pool.pool === "rollout" || pool.pool === "reference";
-  const hasVersions = pool.pool === "rollout" || pool.pool === "learner";
-  const most = Math.max(1, ...pool.workers.map((worker) => worker.tokens_per_s ?? 0));
-  return (
-    <div className={parts.scroll}>
-      <table className={parts.table}>
-        <caption className={parts.hidden}>{ROLES[pool.pool]}</caption>
-        <thead>
-          <tr>
-            <th scope="col">Worker</th><th scope="col">State</th>
-            {hasVersions && <th scope="col" className={parts.num}>Version</th>}
-            {hasVersions && <th scope="col" className={parts.num}>Behind</th>}
-            {hasTokens && <th scope="col" className={parts.num}>Tokens/s</th>}
-            <th scope="col" className={parts.num}>Busy</th><th scope="col" className={parts.num}>In flight</th>
-            <th scope="col" className={parts.num}>Memory</th><th scope="col" className={parts.num}>Since</th>
-            <th scope="col"><span className={parts.hidden}>Ask of it</span></th>
-          </tr>
-        </thead>
-        <tbody>
-          {pool.workers.map((worker) => (
-            <Row key={worker.worker_id} worker={worker} pool={pool} hasTokens={hasTokens} hasVersions={hasVersions} most={most} />
-          ))}
-        </tbody>
-      </table>
-    </div>
-  );
-}
-
-function Row({ worker, pool, hasTokens, hasVersions, most }: {
-  worker: Worker; pool: Pool; hasTokens: boolean; hasVersions: boolean; most: number;
-}) {
-  const { job, mayRun } = useJobContext();
-  const now_s = useNow();
-  const isActive = worker.state === "serving" || worker.state === "adopting";
-  const isDrainable = mayRun && pool.is_elastic && !isOver(job) && worker.state !== "draining" && worker.state !== "lost";
-  return (
-    <tr>
-      <td><code>{worker.worker_id}</code></td>
-      <td>
-        <Dot tone={workerTone(worker.state)}>{worker.state}</Dot>
-        {worker.reason && <span className={css.reason}>{worker.reason}</span>}
-      </td>
-      {hasVersions && <td className={parts.num}>{worker.version < 0 ? "–" : worker.version}</td>}
-      {hasVersions && <td className={parts.num}>{worker.version < 0 ? "–" : <span className={worker.lag > 0 ? css.lag : css.lag0}>{worker.lag}</span>}</td>}
-      {hasTokens && <td className={parts.num}>{isActive && worker.tokens_per_s !== null ? count(Math.round(worker.tokens_per_s)) : "–"}<Bar share={isActive ? (worker.tokens_per_s ?? 0) / most : null} label="beside the fastest" /></td>}
-      <td className={parts.num}>{isActive ? percent(worker.busy_share) : "–"}</td>
-      <td className={parts.num}>{isActive || worker.num_in_flight > 0 ? worker.num_in_flight : "–"}{worker.tokens_in_flight > 0 && <span className={parts.hint}> · {count(worker.tokens_in_flight)} tok</span>}</td>
-      <td className={parts.num}>{bytes(worker.rss_bytes)}</td>
-      <td className={parts.num}>{worker.since_s > 0 ? duration(now_s - worker.since_s) : "–"}</td>
-      <td className={parts.num}>{isDrainable && <DrainButton worker={worker} pool={pool} />}</td>
-    </tr>
-  );
-}
-
-function DrainButton({ worker, pool }: { worker: Worker; pool: Pool }) {
-  const { job } = useJobContext();
-  const drain = useDrain(job.job_id);
-  const say = useSay();
-  const [isAsked, setAsked] = useState(false);
-  const close = (isMeant: boolean) => {
-    setAsked(false);
-    if (!isMeant) return;
-    drain.mutate({ workerId: worker.worker_id, key: newKey() }, {
-      onSuccess: () => say(`${worker.worker_id} hands its work over and leaves.`),
-      onError: (error) => say(sentenceOf(error), "bad"),
-    });
-  };
-  return (
-    <>
-      <Button small kind="plain" disabled={drain.isPending} onClick={() => setAsked(true)} aria-label={`Drain ${worker.worker_id}`}>Drain</Button>
-      {isAsked && (
-        <Confirm title={`Drain ${worker.worker_id}?`} action="Drain it" onClose={close}>
-          It takes no more work, hands over what it has, and leaves. The pool has one worker less from then on: {Math.max(0, pool.replicas - 1)} instead of {pool.replicas}.
-        </Confirm>
-      )}
-    </>
   );
 }
 
