@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +31,15 @@ def command(data_dir: Path, *more: str) -> list[str]:
 @contextmanager
 def served(data_dir: Path, log: Path, *more: str) -> Iterator[str]:
     """Its URL, as its log tells it; it ends by SIGTERM with code 0."""
+    with started(data_dir, log, *more) as (url, process):
+        yield url
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(BOUND_S) == 0, log.read_text()
+
+
+@contextmanager
+def started(data_dir: Path, log: Path, *more: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Killed at the end, where it still runs then."""
     with log.open("w") as file:
         process = subprocess.Popen(command(data_dir, *more), stderr=file, env=environment())
     try:
@@ -40,9 +51,7 @@ def served(data_dir: Path, log: Path, *more: str) -> Iterator[str]:
         while not is_ready(url):
             assert time.monotonic() < deadline_s, log.read_text()
             time.sleep(0.05)
-        yield url
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(BOUND_S) == 0, log.read_text()
+        yield url, process
     finally:
         process.kill()
         process.wait()
@@ -79,6 +88,48 @@ def test_the_first_start_makes_an_admin_token_and_later_ones_keep_it(tmp_path):
     with served(data_dir, log) as url:
         assert me(url, token).status_code == 200
     assert path.read_text().strip() == token
+
+
+def submit(url: str, data_dir: Path, key: str) -> httpx.Response:
+    token = (data_dir / "admin.token").read_text().strip()
+    return httpx.post(
+        f"{url}/api/v1/jobs",
+        json={"recipe": "word-world", "overrides": ["train.num_steps=3"]},
+        headers={"Authorization": f"Bearer {token}", "Idempotency-Key": key},
+        trust_env=False,
+        timeout=BOUND_S,
+    )
+
+
+def test_a_request_that_is_sent_again_after_a_kill_is_done_once(tmp_path):
+    """Killed at any moment: before the job is there, after it, or while many send the same at once."""
+    data_dir, log = tmp_path / "data", tmp_path / "log"
+    answered: list[str] = []
+
+    def send_until_it_is_gone(url: str) -> None:
+        with contextlib.suppress(httpx.TransportError):
+            while True:
+                answered.append(submit(url, data_dir, "the-key").json()["job_id"])
+
+    with started(data_dir, log) as (url, process):
+        senders = [threading.Thread(target=send_until_it_is_gone, args=(url,)) for _ in range(2)]
+        for sender in senders:
+            sender.start()
+        while not answered and any(sender.is_alive() for sender in senders):
+            time.sleep(0.005)
+        process.kill()
+        for sender in senders:
+            sender.join(BOUND_S)
+            assert not sender.is_alive()
+    with served(data_dir, log) as url:
+        again = [submit(url, data_dir, "the-key") for _ in range(2)]
+        other = submit(url, data_dir, "another-key").json()["job_id"]
+        assert {each.status_code for each in again} == {201}
+        assert {each.headers["idempotency-replayed"] for each in again} == {"true"}
+        assert len({*answered, *(each.json()["job_id"] for each in again)}) == 1
+        token = (data_dir / "admin.token").read_text().strip()
+        listed = httpx.get(f"{url}/api/v1/jobs", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+        assert [each["job_id"] for each in listed.json()["items"]] == [other, answered[0]]
 
 
 def test_every_line_of_its_log_is_json_and_a_request_s_line_has_its_id(tmp_path):
