@@ -31,6 +31,8 @@ SCOPES: tuple[Scope, ...] = ("read", "label", "submit", "admin")
 """Each allows what those before it do."""
 COOKIE = "rlhf_session"
 SESSION_S = 12 * 3600.0
+NEEDS = "needs_scope"
+"""Of a dependency: the scope without which it lets nobody through, for the description of the API."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -152,6 +154,7 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
             )
         return caller
 
+    setattr(check, NEEDS, scope)
     return check
 
 

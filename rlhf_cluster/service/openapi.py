@@ -15,9 +15,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
-from rlhf_cluster.service.auth import COOKIE
+from rlhf_cluster.service.auth import COOKIE, NEEDS
 from rlhf_cluster.service.problems import MEDIA_TYPE
+from rlhf_cluster.wire.access import Scope
 from rlhf_cluster.wire.base import Problem
 
 COMMITTED = Path(__file__).with_name("openapi.json")
@@ -48,17 +50,32 @@ def describe(app: FastAPI) -> dict[str, Any]:
         "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
     }
     made["security"] = [{"token": []}, {"session": []}]
-    for path, operation in _operations(made):
+    scopes = scopes_of(app)
+    for path, method, operation in _operations(made):
         _describe_refusals(operation["responses"])
         if path in WITHOUT_TOKEN:
             operation["security"] = []
+        elif scope := scopes.get((path, method)):
+            operation["security"] = [{"token": [scope]}, {"session": [scope]}]
     return made
 
 
-def _operations(made: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def scopes_of(app: FastAPI) -> dict[tuple[str, str], Scope]:
+    """By path and method, the scope without which nobody gets in; relays' operations have none of people's."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    return {
+        (route.path_format, method.lower()): scope
+        for route in routes
+        for dependency in route.dependant.dependencies
+        if (scope := getattr(dependency.call, NEEDS, None))
+        for method in route.methods
+    }
+
+
+def _operations(made: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for path, methods in made["paths"].items():
-        for operation in methods.values():
-            yield path, operation
+        for method, operation in methods.items():
+            yield path, method, operation
 
 
 def _describe_refusals(responses: dict[str, Any]) -> None:

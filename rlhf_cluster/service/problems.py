@@ -19,6 +19,7 @@ from rlhf_cluster.wire.base import FieldProblem, Problem
 
 MEDIA_TYPE = "application/problem+json"
 CODES = {
+    400: "malformed_body",
     401: "unauthenticated",
     403: "forbidden",
     404: "not_found",

@@ -56,23 +56,50 @@ def test_every_operation_refuses_with_a_problem():
     assert "HTTPValidationError" not in COMMITTED.read_text(encoding="utf-8")
 
 
+def test_reading_and_labelling_change_nothing_and_run_nothing():
+    """Whoever may submit may run code; so every operation that leads there says that it needs that scope."""
+    outside = ("/api/v1/auth/session", "/api/v1/relay")  # logging in and out, and relays with tokens of their own
+    lesser = [
+        (method, path)
+        for method, path, operation in operations()
+        if method not in ("get", "head") and not path.startswith(outside) and scope_of(operation) in ("read", "label")
+    ]
+    assert lesser == [("post", "/api/v1/auth/login-links")]  # for the same scopes that whoever asks has
+    assert {path for _, path, operation in operations() if scope_of(operation) is None} == {
+        *(path for _, path, _ in operations() if path.startswith(outside)),
+        "/api/v1/version",
+        "/healthz",
+        "/metrics",
+        "/readyz",
+    }
+
+
+def scope_of(operation: dict[str, Any]) -> str | None:
+    return next((scopes[0] for each in operation.get("security", ()) for scopes in each.values() if scopes), None)
+
+
 @dataclass(frozen=True)
 class Server:
     url: str
-    secret: str
-    """Of an admin."""
-    job_id: str
-    """A job that has something of everything."""
+    secrets: dict[str, str]
+    """By scope."""
+    job_ids: tuple[str, ...]
+    """One that has something of everything, and one that is over."""
     attempt_secret: str
-    """Of its attempt."""
+    """Of an attempt of the first."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     app = create_app(ServiceSettings(data_dir=tmp_path_factory.mktemp("service")))
     with app.state.service.db.writing() as connection:
-        _, secret = tokens.add(connection, name="admin", scopes=["admin"], now_s=time.time())
+        secrets = {
+            scope: tokens.add(connection, name=scope, scopes=[scope], now_s=time.time())[1]
+            for scope in ("admin", "label", "read")
+        }
         job_id, attempt_secret = seed(connection)
+        over_id, _ = seed(connection)
+        jobs.set_state(connection, over_id, "failed", message="out of memory", now_s=time.time())
     running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
@@ -82,7 +109,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert time.monotonic() < deadline_s
         time.sleep(0.01)
     port = running.servers[0].sockets[0].getsockname()[1]
-    yield Server(f"http://127.0.0.1:{port}", secret, job_id, attempt_secret)
+    yield Server(f"http://127.0.0.1:{port}", secrets, (job_id, over_id), attempt_secret)
     running.should_exit = True
     thread.join(BOUND_S)
 
@@ -130,25 +157,52 @@ endless = [
 api = schemathesis.openapi.from_path(str(COMMITTED)).exclude(path=endless)
 
 
-@pytest.mark.slow
-@api.parametrize()
-@settings(
+bounded = settings(
     max_examples=12,
     derandomize=True,
     database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much, HealthCheck.too_slow],
 )
+
+
+@pytest.mark.slow
+@api.parametrize()
+@bounded
 def test_whatever_is_asked_the_answer_is_as_described_and_no_failure(case, server):
-    parameters = case.path_parameters or {}
-    if len(str(parameters.get("job_id", ""))) % 2:  # every other one is that of a job that is there
-        parameters["job_id"] = server.job_id
     is_relay = case.path.startswith("/api/v1/relay")
-    if case.path == "/api/v1/relay/commands":
+    answer_to(case, server, secret=server.attempt_secret if is_relay else server.secrets["admin"])
+
+
+@pytest.mark.slow
+@api.parametrize()
+@settings(bounded, max_examples=2)
+def test_whatever_is_asked_nobody_gets_further_than_the_scope_of_the_token(case, server):
+    """With `read` and `label` in turns."""
+    scope = "label" if len(case.operation.path) % 2 else "read"
+    answer = answer_to(case, server, secret=server.secrets[scope])
+    needed = scope_of(DESCRIBED["paths"][case.operation.path][case.operation.method.lower()])
+    if case.operation.path.startswith("/api/v1/relay"):
+        assert answer.status_code == 401 or answer.status_code in MALFORMED
+    elif needed not in (None, "read", scope):
+        assert answer.status_code == 403 or answer.status_code in MALFORMED
+
+
+MALFORMED = (400, 404, 405, 415, 422)
+"""Told before anybody looks at who asks: a path that is none, or a body that is no JSON."""
+
+
+def answer_to(case, server: Server, *, secret: str):
+    """Checked to be no failure and as described. Most of what is asked is about jobs that are there."""
+    parameters = case.path_parameters or {}
+    if "job_id" in parameters:
+        there = (*server.job_ids, parameters["job_id"])
+        parameters["job_id"] = there[len(str(parameters["job_id"])) % len(there)]
+    if case.operation.path == "/api/v1/relay/commands":
         case.query["wait"] = 0
-    case.call_and_validate(
+    return case.call_and_validate(
         base_url=server.url,
-        headers={"Authorization": f"Bearer {server.attempt_secret if is_relay else server.secret}"},
+        headers={"Authorization": f"Bearer {secret}"},
         checks=[not_a_server_error, response_schema_conformance],
         timeout=BOUND_S,
     )
