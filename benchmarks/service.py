@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import re
 import statistics
@@ -57,13 +58,19 @@ def main() -> None:
         busy_s = asyncio.run(
             looked_at(relay, num_pages=arguments.pages, seconds=arguments.seconds, step_s=arguments.step_s)
         )
-        for name, times_s in (("one page", idle_s), (f"{arguments.pages} pages", busy_s)):
-            print(
-                f"GETs, {name:<12}{quantile(times_s, 0.5) * 1000:>10.1f} ms median, "
-                f"{quantile(times_s, 0.99) * 1000:.1f} ms p99 of {len(times_s)}"
-            )
-        print(f"p99, many to one  {quantile(busy_s, 0.99) / quantile(idle_s, 0.99):>10.1f}")
+        print(table(idle_s, busy_s, num_pages=arguments.pages))
         print(f"page load         {page_bytes(service)}")
+
+
+def table(idle_s: list[float], busy_s: list[float], *, num_pages: int) -> str:
+    """Times of requests with one page and with many, and how they compare."""
+    rows = [f"{'GETs, ms':<18}{'one page':>10}{f'{num_pages} pages':>10}{'ratio':>8}"]
+    for name, share in (("median", 0.5), ("p99", 0.99)):
+        one, many = quantile(idle_s, share) * 1000, quantile(busy_s, share) * 1000
+        rows.append(f"{name:<18}{one:>10.1f}{many:>10.1f}{many / one:>8.1f}")
+    rows.append(f"{'requests':<18}{len(idle_s):>10}{len(busy_s):>10}")
+    rows.append(f"load of the machine, over the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    return "\n".join(rows)
 
 
 @dataclass
