@@ -20,14 +20,14 @@ from rlhf_cluster.cli.output import emit, output_option
 def down(data_dir: Path | None, output: str) -> None:
     """End the service of this machine and its private Ray.
 
-    Jobs that run are ended with it; at the next `rlhf up` they go on from their newest checkpoint.
+    Jobs that run on it end after their step, with a checkpoint; at the next `rlhf up` they go on from there.
     """
     from rlhf_cluster.client.access import home_dir
     from rlhf_cluster.service.up import NotUp
     from rlhf_cluster.service.up import down as bring_down
 
     try:
-        ended = bring_down(data_dir or home_dir())
+        ended = bring_down(data_dir or home_dir(), tell=lambda line: click.echo(line, err=True))
     except NotUp as error:
         raise Unavailable(str(error)) from error
     emit({"ended": ended}, output=output, text=lambda: f"ended {' and '.join(ended)}" if ended else "nothing was up")

@@ -1,4 +1,8 @@
-"""Ctrl-C in two steps: the first asks the job to stop after its current step, the second aborts it."""
+"""Ctrl-C in two steps: the first asks the job to stop after its current step, the second aborts it.
+
+SIGTERM asks too, and asks the same however often it comes: who supervises processes may send it to each of them and to
+their parent, which passes it on. Whoever does not want to wait sends SIGKILL.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def run_stoppable(work: Callable[[asyncio.Event], Awaitable[Result]], *, tell: Callable[[str], None]) -> Result:
-    """Await `work(stop)`. A first SIGINT or SIGTERM sets `stop`; a second cancels the work and raises `Interrupted`.
+    """Await `work(stop)`. A first SIGINT or SIGTERM sets `stop`; a SIGINT after it cancels the work and raises
+    `Interrupted`.
 
-    After the second, the signals have their usual effect again, so a third ends a process that cannot even cancel.
+    After that, the signals have their usual effect again, so another one ends a process that cannot even cancel.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     task = asyncio.ensure_future(work(stop))
 
-    def on_signal() -> None:
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set() and number == signal.SIGTERM:
+            return
         if stop.is_set():
             tell("aborting; every batch so far is in the ledger, and `rlhf resume` goes on with the step under way")
             _restore(loop)
@@ -32,7 +39,7 @@ async def run_stoppable(work: Callable[[asyncio.Event], Awaitable[Result]], *, t
             stop.set()
 
     for number in SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         return await task
     except asyncio.CancelledError:

@@ -42,7 +42,7 @@ def summary(job: JobDetail, pools: Sequence[Pool], *, now_s: float) -> str:
             ("waits for", excerpt(job.waiting_for, width=WIDE)),
             ("bottleneck", excerpt(job.bottleneck, width=WIDE)),
             *map(_sizing, pools),
-            ("attempts", f"{job.num_attempts} of {job.max_attempts}"),
+            ("attempts", f"{job.num_attempts}; {job.max_attempts} may fail"),
             ("seen", ago(job.seen_s, now_s=now_s)),
         ]
     )

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("rlhf_cluster.cli.compare:compare", "Compare the settings and figures of jobs."),
     "scale": ("rlhf_cluster.cli.scale:scale", "Change how many workers a running job has."),
     "drain": ("rlhf_cluster.cli.drain:drain", "Retire one worker of a running job; its work is handed over."),
+    "restart": ("rlhf_cluster.cli.restart:restart", "Have another worker take the place of one of a running job."),
     "pause": ("rlhf_cluster.cli.pause:pause", "Let a running job send out no new prompts."),
     "resume": ("rlhf_cluster.cli.resume:resume", "Go on with a job that was paused, stopped or killed."),
     "checkpoint": ("rlhf_cluster.cli.checkpoint:checkpoint", "Let a running job write a checkpoint."),

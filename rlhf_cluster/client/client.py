@@ -96,6 +96,9 @@ class Client:
     def drain(self, job_id: str, worker_id: str) -> Command:
         return self._post(Command, _path(job_id, "workers", worker_id, "drain"))
 
+    def restart(self, job_id: str, worker_id: str) -> Command:
+        return self._post(Command, _path(job_id, "workers", worker_id, "restart"))
+
     def command(self, job_id: str, command_id: str) -> Command:
         return self._get(Command, _path(job_id, "commands", command_id))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_cluster.driver.sizes import Bounds
 from rlhf_cluster.errors import ConfigError, did_you_mean
-from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Restart, Resume, Scale, Stop
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.loop import Driver
@@ -29,6 +29,7 @@ class Control:
             Scale: self._scale,
             Autoscale: self._autoscale,
             Drain: self._drain,
+            Restart: self._restart,
             Pause: self._pause,
             Resume: self._resume,
             Checkpoint: self._checkpoint,
@@ -48,9 +49,19 @@ class Control:
             if pool.drain(command.worker_id):
                 told = f"{command.worker_id} is being drained; {pool.size} {name} wanted from now on"
                 return told + self._sizes.keep()
-        known = [worker_id for pool in self._roles.pools.values() for worker_id in pool.handles()]
-        hint = did_you_mean(command.worker_id, known) or f"; at work are {', '.join(known)}"
-        raise ConfigError(f"no worker {command.worker_id!r} can be drained now{hint}")
+        raise self._no_worker(command.worker_id, "drained")
+
+    def _restart(self, command: Restart) -> str:
+        for name, pool in self._roles.pools.items():
+            if pool.restart(command.worker_id):
+                told = f"{command.worker_id} is being drained, and another takes its place"
+                return f"{told}; {pool.size} {name} wanted as before"
+        raise self._no_worker(command.worker_id, "restarted")
+
+    def _no_worker(self, worker_id: str, done: str) -> ConfigError:
+        known = [each for pool in self._roles.pools.values() for each in pool.handles()]
+        hint = did_you_mean(worker_id, known) or f"; at work are {', '.join(known)}"
+        return ConfigError(f"no worker {worker_id!r} can be {done} now{hint}")
 
     def _pause(self, command: Pause) -> str:
         self._driver.rollouts.pause()

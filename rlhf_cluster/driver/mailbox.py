@@ -26,9 +26,9 @@ from rlhf_cluster.driver.clock import Clock, SystemClock
 from rlhf_cluster.driver.record_json import build, parse_object
 from rlhf_cluster.driver.whole_file import read_small, write_whole
 from rlhf_cluster.errors import Fenced, RlhfError, did_you_mean
-from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Restart, Resume, Scale, Stop
 
-COMMANDS = {kind.__name__: kind for kind in (Scale, Autoscale, Drain, Pause, Resume, Checkpoint, Stop)}
+COMMANDS = {kind.__name__: kind for kind in (Scale, Autoscale, Drain, Restart, Pause, Resume, Checkpoint, Stop)}
 SIZES = (Scale, Autoscale)
 """Commands that say how many replicas a role should have: states to be in, of which the newest counts."""
 COMMAND_ID = re.compile(r"[A-Za-z0-9_-]{1,80}")

@@ -1,11 +1,15 @@
 """What becomes of a submitted job: when to begin an attempt, when one is lost, and when the job has ended. Sans IO.
 
     queued -> launching -> running <-> paused -> succeeded | failed | cancelled
-                  ^___________|                     (an attempt that is lost is followed by another, up to a bound)
+                  ^___________|                     (an attempt that failed or was lost is followed by another)
 
 Three things are known of an attempt, and none is trusted alone: what its driver reported, its lease, which the driver
 renews while it lives, and what Ray says of the submission. Ray's word counts only where the lease has run out: it
 calls jobs failed that have succeeded, and running ones that are gone, when the head of a cluster was replaced.
+
+A job may have so many attempts that failed. One that somebody interrupted, or whose cluster went away under it, does
+not count: the next one goes on from its checkpoint. That too has a bound, far away, for a job that takes its cluster
+down with it each time.
 """
 
 from __future__ import annotations
@@ -14,7 +18,10 @@ from dataclasses import dataclass
 
 RUN, CANCEL, KILL = "run", "cancel", "kill"
 OVER = ("succeeded", "failed", "cancelled")
-GONE = ("STOPPED", "SUCCEEDED", "FAILED", "ABSENT")
+ABSENT = "ABSENT"
+MAX_EXCUSED = 20
+"""Attempts of one job that do not count."""
+GONE = ("STOPPED", "SUCCEEDED", "FAILED", ABSENT)
 """What Ray says of a submission that has no process any more; ABSENT where Ray does not know it."""
 
 
@@ -33,6 +40,12 @@ class Attempt:
     """PENDING, RUNNING, one of `GONE`, or None where Ray could not be asked."""
     may_be_retried: bool = True
     """False where the job itself is at fault: another attempt would end the same way."""
+    was_taken_away: bool = False
+    """It was excused: see `Excuse`."""
+
+    @property
+    def counts(self) -> bool:
+        return is_held(state=self.state, outcome=self.outcome, was_taken_away=self.was_taken_away)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +82,14 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Excuse:
+    """The attempt's end does not count."""
+
+    number: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class AskToStop:
     """Tell the driver to end after its step."""
 
@@ -90,7 +111,13 @@ class End:
     message: str
 
 
-Action = Begin | GiveUp | AskToStop | StopByForce | End
+Action = Begin | GiveUp | Excuse | AskToStop | StopByForce | End
+
+
+def is_held(*, state: str, outcome: str | None, was_taken_away: bool) -> bool:
+    """Whether an attempt is over by a failure that the job has to answer for."""
+    is_over = state in ("ended", "lost")
+    return is_over and outcome not in ("succeeded", "interrupted") and not was_taken_away
 
 
 def next_action(job: JobFacts, *, now_s: float, bounds: Bounds) -> Action | None:
@@ -126,9 +153,21 @@ def _after(job: JobFacts, attempt: Attempt) -> Action:
 def _again(job: JobFacts, attempt: Attempt) -> Action:
     if job.wanted != RUN:
         return End("cancelled", attempt.message)
-    if attempt.number >= job.max_attempts:
-        return End("failed", f"{attempt.message} (attempt {attempt.number} of {job.max_attempts})")
+    if attempt.counts and (why := _why_excused(attempt)):
+        return Excuse(attempt.number, why)
+    num_held = sum(each.counts for each in job.attempts)
+    if num_held >= job.max_attempts:
+        return End("failed", f"{attempt.message} ({num_held} of at most {job.max_attempts} attempts have failed)")
+    if len(job.attempts) - num_held >= MAX_EXCUSED:
+        return End("failed", f"{attempt.message} (the {MAX_EXCUSED}th attempt that was interrupted from outside)")
     return Begin(attempt.number + 1)
+
+
+def _why_excused(attempt: Attempt) -> str | None:
+    """Ray knows of every submission, however it ended, as long as the cluster is the one that it was submitted to."""
+    if attempt.ray_status is None:
+        return "its cluster cannot be reached"
+    return "its cluster is gone: the one that is there does not know it" if attempt.ray_status == ABSENT else None
 
 
 def _why_lost(attempt: Attempt, *, now_s: float, bounds: Bounds) -> str | None:

@@ -150,6 +150,11 @@ class PoolState:
         if counts:
             self._check_size(self.size - 1)
             self.size -= 1
+        self.restart(worker_id)
+
+    def restart(self, worker_id: str) -> None:
+        """Retire this one and have another take its place: the size stays, and the budget is not touched."""
+        member = self._in(worker_id, *WAITING, *ACTIVE)
         member.holds_work = member.state in ACTIVE
         member.state = "draining"
 

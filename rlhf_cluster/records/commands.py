@@ -37,6 +37,13 @@ class Drain(Command):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restart(Command):
+    """Retire one worker, its unfinished work handed over, and have another take its place; the pool keeps its size."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pause(Command):
     """Send out no new prompts; what is under way is finished and kept."""
 

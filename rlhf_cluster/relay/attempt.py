@@ -40,8 +40,8 @@ Result = TypeVar("Result")
 class Bounds:
     register_s: float = 300.0
     """For the service to be reached at the beginning."""
-    stop_s: float = 30.0
-    """For a driver that is told to stop, until it is killed."""
+    stop_s: float = 25.0
+    """For a driver that is told to stop, until it is killed. Less than Ray gives the relay, which has to tell of it."""
     patience_s: float = 3600.0
     """For the service to come back when the driver has ended. Past that the rest stays on disk: the service takes the
     attempt for lost, and the next one carries it over."""

@@ -97,11 +97,9 @@ class DriverProcess:
         return DriverEnd(code=code, was_asked=self._was_asked, last_lines=tuple(lines))
 
     def stop(self, *, grace_s: float) -> None:
-        """It ends after the step under way, with a checkpoint, as by a `Stop`; after `grace_s`, or when asked again,
-        by force. A signal and not a command in the inbox, where the next attempt would find it."""
-        if self._was_asked:
-            self.kill()
-        else:
+        """It ends after the step under way, with a checkpoint, as by a `Stop`; after `grace_s` by force. Asking again
+        changes nothing. A signal and not a command in the inbox, where the next attempt would find it."""
+        if not self._was_asked:
             self._was_asked = True
             self._signal(signal.SIGTERM)
             asyncio.get_running_loop().call_later(grace_s, self.kill)

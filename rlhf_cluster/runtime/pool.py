@@ -1,6 +1,6 @@
 """Keeps the replicas of one role: opens, starts, replaces, promotes, drains and closes them, as `flow/pool.py` decides.
 
-consumes     what the owner tells: `lost`, `serves`, `drained`, `resize`, `drain`
+consumes     what the owner tells: `lost`, `serves`, `drained`, `resize`, `drain`, `restart`
 produces     handles that can be used (`handles`), handles that wait for weights (`started`), `WorkerChanged` events
 waits for    a replica to be placed, to start and to close, each in a task of its own and each bounded
 unblocked by an answer, an error, a bound, the end of a backoff
@@ -194,9 +194,16 @@ class Pool:
     def drain(self, worker_id: str) -> bool:
         """Retire this one and lower the size by one; false where there is none to retire. Raises `ConfigError` for the
         last."""
+        return self._retire(worker_id, self._state.drain)
+
+    def restart(self, worker_id: str) -> bool:
+        """Retire this one and open another in its place; false where there is none to retire."""
+        return self._retire(worker_id, self._state.restart)
+
+    def _retire(self, worker_id: str, retire: Callable[[str], None]) -> bool:
         if worker_id not in self._members or self._members[worker_id].state == "draining":
             return False
-        self._state.drain(worker_id)
+        retire(worker_id)
         self._note(worker_id)
         self._act()
         return True

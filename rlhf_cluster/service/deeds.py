@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Connection, Row
 
-from rlhf_cluster.flow.attempts import Action, AskToStop, Begin, End, GiveUp, StopByForce
+from rlhf_cluster.flow.attempts import ABSENT, Action, AskToStop, Begin, End, Excuse, GiveUp, StopByForce
 from rlhf_cluster.service.patient_ray import PatientRay
-from rlhf_cluster.service.ray_jobs import ABSENT, RayAway, RayRefused
+from rlhf_cluster.service.ray_jobs import OURS, RayAway, RayRefused
 from rlhf_cluster.service.settings import ServiceSettings
 from rlhf_cluster.service.store import attempts, commands, events, jobs
 from rlhf_cluster.service.store.database import Database
@@ -43,6 +43,8 @@ class Deeds:
                 return self._begin(job, number, next((row for row in rows if row.number == number), None))
             case GiveUp(number, why):
                 return self._give_up(job, rows[-1], why)
+            case Excuse(number, why):
+                return self._excuse(job, number, why)
             case AskToStop(number):
                 return self._ask_to_stop(job, number)
             case StopByForce(number):
@@ -80,7 +82,7 @@ class Deeds:
             row.submission_id,
             ENTRYPOINT,
             env={"RLHF_SERVICE_URL": self._settings.url, "RLHF_ATTEMPT_TOKEN": secret},
-            metadata={"rlhf_job": job.job_id, "rlhf_attempt": str(row.number), "name": job.name},
+            metadata={OURS: job.job_id, "rlhf_attempt": str(row.number), "name": job.name},
             num_cpus=self._settings.driver_cpus,
         )
 
@@ -90,7 +92,7 @@ class Deeds:
             was_slow = attempts.submitted(connection, job.job_id, row.number, now_s=now_s)
             if was_slow:
                 jobs.set_state(connection, job.job_id, "launching", message="", now_s=now_s)
-            text = f"attempt {row.number} of {job.max_attempts} was submitted to Ray as {row.submission_id}"
+            text = f"attempt {row.number} was submitted to Ray as {row.submission_id}"
             self._tell(connection, job, "AttemptSubmitted", text, body={"attempt": row.number})
         return True
 
@@ -123,9 +125,16 @@ class Deeds:
             why = f"{why}; the last it wrote: {last_line}" if last_line else why
         with self._db.writing() as connection:
             attempts.lose(connection, job.job_id, row.number, message=why, now_s=self._clock())
-            text = f"attempt {row.number} of {job.max_attempts} was given up: {why}"
+            text = f"attempt {row.number} was given up: {why}"
             self._tell(connection, job, "AttemptLost", text, level="warning", body={"attempt": row.number})
         self._ray.owe_stop(row.submission_id)
+        return True
+
+    def _excuse(self, job: Row, number: int, why: str) -> bool:
+        with self._db.writing() as connection:
+            attempts.excuse(connection, job.job_id, number)
+            text = f"attempt {number} does not count: {why}"
+            self._tell(connection, job, "AttemptExcused", text, body={"attempt": number})
         return True
 
     def _ask_to_stop(self, job: Row, number: int) -> bool:

@@ -135,7 +135,7 @@ def take_start(connection: Connection, attempt: Row, *, host: str, process_id: i
     job = fence(connection, attempt)
     for row in pools.of_job(connection, job.job_id):
         pools.observed(connection, job.job_id, row.pool, generation=row.generation)
-    text = f"attempt {attempt.number} of {job.max_attempts} runs on {host}, process {process_id}"
+    text = f"attempt {attempt.number} runs on {host}, process {process_id}"
     body = {"attempt": attempt.number, "host": host, "process_id": process_id}
     _tell(connection, job, "AttemptStarted", text, body=body, now_s=now_s)
 

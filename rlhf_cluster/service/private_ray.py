@@ -9,19 +9,22 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cluster.errors import RlhfError
 from rlhf_cluster.runtime.ray_environment import ALWAYS, PRIVATE
 from rlhf_cluster.service.processes import Started, last_lines, start
-from rlhf_cluster.service.ray_jobs import RayAway, RayJobs, RayRefused
+from rlhf_cluster.service.ray_jobs import STOP_WAIT_S, RayAway, RayJobs, RayRefused
 
 START_ATTEMPTS = 3
 READY_S = 120.0
 LOOK_EVERY_S = 0.25
 GRACE_S = 45.0
 """Ray drains a node for up to 30 s before it ends its processes."""
+REPORT_S = 10.0
+"""For Ray to say that what it has stopped, or killed at last, has ended."""
 NUM_CPUS = 64
 """Bookkeeping: on a laptop the roles of several small jobs take turns, and threads are what the cores really bear."""
 PORTS = (
@@ -56,6 +59,19 @@ class PrivateRay:
         was_alive = self.process.end(grace_s=GRACE_S)
         shutil.rmtree(self.temp_dir, ignore_errors=True)
         return was_alive
+
+
+def end_drivers(ray: PrivateRay, *, token: str, tell: Callable[[str], None]) -> None:
+    """Have every driver end after its step, with a checkpoint, as long as there is time; Ray's own end is sudden."""
+    jobs, asked = RayJobs(ray.url, token=token), set[str]()
+    deadline_s = time.monotonic() + STOP_WAIT_S + REPORT_S
+    with contextlib.closing(jobs), contextlib.suppress(RayAway):
+        while (running := jobs.unfinished()) and time.monotonic() < deadline_s:
+            for submission_id in set(running) - asked:
+                tell(f"{submission_id} ends after its step, with a checkpoint")
+                jobs.stop(submission_id)
+            asked.update(running)
+            time.sleep(LOOK_EVERY_S)
 
 
 def start_private_ray(*, token: str, num_cpus: int | None, object_store_bytes: int, log: Path) -> PrivateRay:

@@ -16,6 +16,8 @@ import psutil
 SAME_S = 2.0
 """Two readings of one process's start differ by less."""
 KILL_S = 10.0
+REST = signal.SIGUSR1
+"""To a server: begin no attempts any more. Who sends it ends the drivers, and then the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +52,17 @@ class Started:
             found |= {process.pid: process for process in psutil.process_iter() if _session(process) == self.process_id}
         return list(found.values())
 
+    def send(self, number: signal.Signals) -> None:
+        """Nothing where it has ended."""
+        if (process := self._process()) is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
     def end(self, *, grace_s: float) -> bool:
         """Ask it to end, wait, and kill what is left of its family. False where nothing was alive."""
         family, root = self.family(), self._process()
         if root is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                root.send_signal(signal.SIGTERM)
+            self.send(signal.SIGTERM)
             psutil.wait_procs(family, timeout=grace_s)
         for process in {*family, *self.family()}:
             with contextlib.suppress(psutil.NoSuchProcess):

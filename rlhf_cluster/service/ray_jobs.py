@@ -12,14 +12,15 @@ from typing import Any
 import httpx
 
 from rlhf_cluster.errors import RlhfError
+from rlhf_cluster.flow.attempts import ABSENT
 
-ABSENT = "ABSENT"
-"""Of a submission that Ray does not know."""
 ASK_S = 5.0
 SUBMIT_S = 30.0
 """Ray waits ten seconds for its own agent, and the first submission to a cluster starts one."""
 STOP_WAIT_S = 30
 """Ray kills what it has asked to stop after so long; its own three seconds are too short for a checkpoint."""
+OURS = "rlhf_job"
+"""In the metadata of a service's submissions: the job's id."""
 MAX_LOG_BYTES = 4 * 2**20
 """Ray gives a log as a whole or not at all."""
 
@@ -75,7 +76,8 @@ class RayJobs:
         raise self._why(answer)
 
     def status(self, submission_id: str) -> str | None:
-        """PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED, or `ABSENT`; None where Ray cannot be asked now."""
+        """PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED, or `ABSENT` where Ray does not know it; None where Ray cannot
+        be asked now."""
         try:
             answer = self._call("GET", f"/api/jobs/{submission_id}")
         except RayAway:
@@ -84,6 +86,15 @@ class RayJobs:
             return ABSENT
         status = _field(answer, "status")
         return status if isinstance(status, str) else None
+
+    def unfinished(self) -> list[str]:
+        """Submissions of a service that have not ended. Raises `RayAway`."""
+        answer = self.get("/api/jobs/")
+        return [
+            job["submission_id"]
+            for job in (answer if isinstance(answer, list) else [])
+            if OURS in (job.get("metadata") or {}) and job.get("status") in ("PENDING", "RUNNING")
+        ]
 
     def stop(self, submission_id: str) -> None:
         """SIGTERM for its processes, and SIGKILL after `STOP_WAIT_S`; nothing where there is none. Raises `RayAway`."""

@@ -72,8 +72,15 @@ class Reconciler:
         finally:
             self._leader.resign()
 
+    def rest(self) -> None:
+        """Begin nothing any more and give nothing up, until this process ends: the cluster is about to be taken away
+        under all jobs, and their drivers are being ended. May be called from a signal's handler."""
+        self._is_ending = True
+
     def turn(self) -> float:
         """Look at every job once, where this process leads; returns after how many seconds to look again."""
+        if self._is_ending:
+            return FOLLOWER_S
         try:
             if not self._leader.holds():
                 return FOLLOWER_S
@@ -102,8 +109,6 @@ class Reconciler:
             job_ids = [row.job_id for row in jobs.unfinished(connection)]
         self._ray.stop_what_is_owed()
         for job_id in job_ids:
-            if self._is_ending:
-                return
             try:
                 self._settle(job_id)
                 self._broken.pop(job_id, None)
@@ -114,6 +119,8 @@ class Reconciler:
 
     def _settle(self, job_id: str) -> None:
         for _ in range(MAX_ACTIONS):
+            if self._is_ending:
+                return
             with self._db.reading() as connection:
                 job = jobs.get(connection, job_id)
                 rows = attempts.of_job(connection, job_id)
@@ -133,7 +140,8 @@ class Reconciler:
         if lease_until_s is not None:
             lease_until_s = max(lease_until_s, self._listening_since_s + self._bounds.lease_s)
         is_silent = lease_until_s is None or lease_until_s <= self._clock()
-        asks = is_newest and is_silent and row.state in ("submitted", "running")
+        is_over = row.state in ("ended", "lost")
+        asks = is_newest and not row.was_taken_away and (row.outcome in (None, "failed") if is_over else is_silent)
         return Attempt(
             number=row.number,
             state=row.state,
@@ -143,6 +151,7 @@ class Reconciler:
             message=row.message,
             ray_status=self._ray.status(row.submission_id) if asks else None,
             may_be_retried=row.may_be_retried,
+            was_taken_away=row.was_taken_away,
         )
 
     def _tell_broken(self, job_id: str, error: Exception) -> None:

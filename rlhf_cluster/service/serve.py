@@ -14,6 +14,7 @@ from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.service import json_log
 from rlhf_cluster.service.app import create_app
 from rlhf_cluster.service.hub import Hub
+from rlhf_cluster.service.processes import REST
 from rlhf_cluster.service.settings import ServiceSettings
 from rlhf_cluster.service.store import tokens
 from rlhf_cluster.service.store.database import Database
@@ -42,6 +43,7 @@ def serve(settings: ServiceSettings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             # The server has its own handlers while it runs, and afterwards sends itself what it was sent.
             signal.signal(number, lambda *_: None)
+        signal.signal(REST, lambda *_: app.state.service.reconciler.rest())
         Server(config, app.state.service.hub).run(sockets=[listener])
 
 

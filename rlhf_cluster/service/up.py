@@ -24,8 +24,8 @@ import httpx
 
 from rlhf_cluster.client.private_file import private_dir, read_private, write_private
 from rlhf_cluster.errors import RlhfError
-from rlhf_cluster.service.private_ray import PrivateRay, start_private_ray
-from rlhf_cluster.service.processes import Started, last_lines, start
+from rlhf_cluster.service.private_ray import PrivateRay, end_drivers, start_private_ray
+from rlhf_cluster.service.processes import REST, Started, last_lines, start
 from rlhf_cluster.wire.access import ServerInfo
 
 STATE, SERVER, RAY_TOKEN, ADMIN_TOKEN = "up.json", "server.json", "ray.token", "admin.token"
@@ -85,13 +85,17 @@ def up(options: UpOptions, *, tell: Callable[[str], None]) -> Up:
     return Up(info=info, login_url=_login_url(info), was_up=was_up)
 
 
-def down(data_dir: Path) -> list[str]:
-    """End what `up` has started; which of it was running, in words. Jobs go on at the next `up`, where they can."""
+def down(data_dir: Path, *, tell: Callable[[str], None]) -> list[str]:
+    """End what `up` has started; which of it was running, in words. Jobs go on at the next `up`, where they ended."""
     if not data_dir.is_dir():
         return []
     with _alone(data_dir):
         state = read_state(data_dir)
-        # The server first: it would begin another attempt of every job whose driver ends now.
+        if state.ray is not None and state.ray.process.is_alive():
+            # It hears how each driver ends, and would begin another attempt of every such job.
+            if state.server is not None:
+                state.server.send(REST)
+            end_drivers(state.ray, token=_ray_token(data_dir), tell=tell)
         ended = ["the service"] if state.server and state.server.end(grace_s=SERVER_GRACE_S) else []
         ended += ["its Ray"] if state.ray and state.ray.end() else []
         for name in (SERVER, STATE):

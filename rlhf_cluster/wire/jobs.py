@@ -29,6 +29,7 @@ class Submit(Request):
     labels: Labels = Field(default_factory=dict)
     notes: str = Field("", max_length=10_000)
     max_attempts: int = Field(3, ge=1, le=100)
+    """That may fail. One that was interrupted, or whose cluster went away, does not count."""
     bundle_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """Of an upload with the job's own code."""
 
@@ -93,6 +94,8 @@ class Attempt(Message):
     number: int
     state: AttemptState
     outcome: str | None
+    was_taken_away: bool
+    """Its cluster went away under it, so that its end does not count against the job."""
     exit_code: int | None
     message: str
     host: str | None

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from rlhf_cluster.flow.attempts import (
     GONE,
+    MAX_EXCUSED,
     OVER,
     AskToStop,
     Attempt,
     Begin,
     Bounds,
     End,
+    Excuse,
     GiveUp,
     JobFacts,
     StopByForce,
@@ -22,9 +24,9 @@ from rlhf_cluster.flow.attempts import (
 )
 
 BOUNDS = Bounds(lease_s=10.0, launch_s=60.0, cancel_s=30.0)
-FATES = st.lists(
-    st.sampled_from(["succeeds", "fails", "is at fault", "dies", "never registers", "is refused by Ray"]), max_size=6
-)
+HELD = ("fails", "dies", "never registers", "is refused by Ray")
+EXCUSED = ("is interrupted", "loses its cluster", "loses its cluster and says so", "has its cluster replaced")
+FATES = st.lists(st.sampled_from(["succeeds", "is at fault", *HELD, *EXCUSED]), max_size=6)
 
 
 class World:
@@ -77,21 +79,32 @@ class World:
 
     def _finish(self, number, fate):
         self.alive.discard(number)
-        if fate == "dies":
-            self._change(number, ray_status="FAILED")
+        statuses = {"loses its cluster": None, "has its cluster replaced": "ABSENT", "dies": "FAILED"}
+        if fate in statuses:
+            self._change(number, ray_status=statuses[fate])
         else:
-            outcome = "succeeded" if fate == "succeeds" else "failed"
-            self._change(number, state="ended", outcome=outcome, may_be_retried=fate != "is at fault", message=fate)
+            outcome = {"succeeds": "succeeded", "is interrupted": "interrupted"}.get(fate, "failed")
+            status = None if fate == "loses its cluster and says so" else "FAILED"
+            is_final = fate == "is at fault"
+            self._change(
+                number, state="ended", outcome=outcome, ray_status=status, may_be_retried=not is_final, message=fate
+            )
 
     def _obey(self, action):
         match action:
             case Begin(number):
-                assert number == len(self.attempts) + 1 <= self.max_attempts
-                self.attempts.append(Attempt(number=number, state="submitted", created_s=self.now_s))
+                assert number == len(self.attempts) + 1
+                assert sum(self._fate(attempt.number) in HELD for attempt in self.attempts) < self.max_attempts
+                self.attempts.append(
+                    Attempt(number=number, state="submitted", created_s=self.now_s, ray_status="RUNNING")
+                )
                 self.alive.add(number)
             case GiveUp(number, why):
                 self.alive.discard(number)
                 self._change(number, state="lost", message=why)
+            case Excuse(number, _):
+                assert self._fate(number) in EXCUSED
+                self._change(number, was_taken_away=True)
             case AskToStop(number):
                 if self.attempts[number - 1].state == "running":
                     self.alive.discard(number)
@@ -111,9 +124,22 @@ def test_every_job_ends_once_with_one_driver_at_a_time(fates, max_attempts, canc
     assert end in OVER
     assert not world.alive
     if cancel_at_s is None:
-        fatal = [fate for fate in fates[:max_attempts] if fate in ("succeeds", "is at fault")][:1]
-        want = "succeeded" if fatal == ["succeeds"] or (not fatal and len(fates) < max_attempts) else "failed"
-        assert end == want
+        assert end == _fair_end(fates, max_attempts)
+
+
+def _fair_end(fates, max_attempts):
+    """Only what the job has to answer for uses up its attempts."""
+    own = [fate for fate in fates if fate not in EXCUSED] + ["succeeds"]
+    own = own[: own.index("succeeds") + 1]
+    final = next((fate for fate in own[:max_attempts] if fate not in HELD), "fails")
+    return "succeeded" if final == "succeeds" else "failed"
+
+
+@given(st.sampled_from(EXCUSED), st.integers(1, 3))
+def test_what_is_taken_away_again_and_again_ends_too(fate, max_attempts):
+    world = World([fate] * 1000, max_attempts=max_attempts, cancel_at_s=None, wanted="cancel")
+    assert world.run() == "failed"
+    assert len(world.attempts) == MAX_EXCUSED
 
 
 def test_ray_alone_never_ends_a_job_whose_driver_renews_its_lease():

@@ -72,6 +72,13 @@ class Supervisor(RuleBasedStateMachine):
         candidates = self.those("pending", "starting", "spare", *ACTIVE)
         self.pool.drain(data.draw(st.sampled_from(candidates)))
 
+    @precondition(lambda self: self.those("pending", "starting", "spare", *ACTIVE))
+    @rule(data=st.data())
+    def restart(self, data):
+        before = self.pool.size
+        self.pool.restart(data.draw(st.sampled_from(self.those("pending", "starting", "spare", *ACTIVE))))
+        assert self.pool.size == before
+
     @rule(seconds=st.floats(0, 20))
     def time_passes(self, seconds):
         self.now_s += seconds

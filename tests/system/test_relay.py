@@ -284,6 +284,27 @@ def test_a_terminated_relay_lets_the_driver_end_with_a_checkpoint(service: Servi
     assert list((service.job_dir(job_id) / "checkpoints").glob("step-*/model.safetensors"))
 
 
+def test_a_stop_of_ray_which_signals_relay_and_driver_lets_the_driver_end_with_a_checkpoint(service: Service):
+    long_steps = ("train.prompts_per_step=48", "train.completions_per_prompt=8")
+    job_id = service.submit(10_000, settings=long_steps)
+    relay = service.relay(job_id)
+    service.wait_for_step(job_id, 1)
+    root, driver = psutil.Process(relay.pid), driver_of(relay)
+    processes = [root, *root.children(recursive=True)]
+    assert driver in processes
+    root.terminate()  # as the job supervisor of Ray does: each process by its id, the relay first
+    log = service.job_dir(job_id) / "logs" / "driver.log"
+    wait(lambda: "stopping after the current step" in log.read_text(), "the relay's own signal")
+    for process in processes[1:]:
+        process.terminate()
+    assert relay.wait(BOUND_S) == 130
+    attempt = service.attempt(job_id)
+    assert (attempt.outcome, attempt.exit_code) == ("interrupted", 130)
+    assert attempt.message.startswith("stopped after step")
+    reached = max(service.steps(job_id))
+    assert (service.job_dir(job_id) / "checkpoints" / f"step-{reached:06d}" / "model.safetensors").is_file()
+
+
 def test_a_job_whose_model_does_not_exist_is_not_retried(service: Service):
     job_id = service.submit(1, settings=("model=nowhere/at-all",))
     assert service.relay(job_id).wait(BOUND_S) == 2

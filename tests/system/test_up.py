@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -61,9 +62,10 @@ class Service:
         headers = {"Authorization": f"Bearer {server['token']}"}
         return httpx.Client(base_url=f"{server['url']}/api/v1", headers=headers, timeout=30, trust_env=False)
 
-    def submit(self, *overrides: str) -> str:
+    def submit(self, *overrides: str, max_attempts: int = 3) -> str:
+        body = {"recipe": "word-world", "overrides": [*TINY, *overrides], "max_attempts": max_attempts}
         with self.http() as http:
-            answer = http.post("/jobs", json={"recipe": "word-world", "overrides": [*TINY, *overrides]})
+            answer = http.post("/jobs", json=body)
             assert answer.status_code == 201, answer.text
             return answer.json()["job_id"]
 
@@ -74,6 +76,10 @@ class Service:
                 assert time.monotonic() < deadline_s, job
                 time.sleep(0.3)
         return job
+
+    def journal(self, job_id: str, event: str) -> list[dict[str, Any]]:
+        lines = (self.data_dir / "jobs" / job_id / "journal.jsonl").read_text().splitlines()
+        return [entry for line in lines if (entry := json.loads(line))["event"] == event]
 
     def processes(self) -> list[psutil.Process]:
         roots = [
@@ -142,7 +148,8 @@ def test_a_server_that_was_killed_is_started_again_and_its_ray_and_jobs_live_on(
 
 
 def test_down_leaves_no_process_and_the_jobs_go_on_after_the_next_up(service):
-    job_id = service.submit("train.num_steps=40", "checkpoint.every_steps=1")
+    # No attempt of it may fail: being taken down is no failure of the job's.
+    job_id = service.submit("train.num_steps=60", max_attempts=1)
     service.wait_for(job_id, lambda job: job["step"] >= 2 or job["state"] in OVER)
     processes, temp_dir = service.processes(), service.state()["ray"]["temp_dir"]
     assert any("rlhf_cluster.relay" in " ".join(process.cmdline()) for process in processes if process.is_running())
@@ -150,8 +157,31 @@ def test_down_leaves_no_process_and_the_jobs_go_on_after_the_next_up(service):
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert not alive
     assert not Path(temp_dir).exists()
+    reached = service.journal(job_id, "StepDone")[-1]["step"]
+    assert 2 <= reached < 60
+    assert service.journal(job_id, "JobEnded")[-1]["outcome"] == "interrupted"
+    assert [entry["step"] for entry in service.journal(job_id, "CheckpointSaved")] == [reached]
     assert service.call("down")["ended"] == []
     service.call("up")
+    job = service.wait_for(job_id, lambda job: job["state"] in OVER)
+    assert (job["state"], job["step"], job["num_attempts"]) == ("succeeded", 60, 2), job
+    assert [entry["first_step"] for entry in service.journal(job_id, "JobStarted")] == [0, reached]
     with service.http() as http:
-        assert http.post(f"/jobs/{job_id}/cancel").status_code == 202
-    assert service.wait_for(job_id, lambda job: job["state"] in OVER)["state"] == "cancelled"
+        first = http.get(f"/jobs/{job_id}/attempts/1").json()
+        series = http.get(f"/jobs/{job_id}/metrics/series", params={"key": "reward/mean"}).json()
+    assert (first["state"], first["outcome"], first["exit_code"]) == ("ended", "interrupted", 130)
+    assert [each["steps"] for each in series["series"]] == [list(range(1, 61))]
+
+
+def test_a_job_goes_on_although_its_ray_was_killed_under_it(service):
+    job_id = service.submit("train.num_steps=60", "checkpoint.every_steps=1", max_attempts=1)
+    service.wait_for(job_id, lambda job: job["step"] >= 2 or job["state"] in OVER)
+    for process in service.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert not service.call("up")["was_up"]
+    job = service.wait_for(job_id, lambda job: job["state"] in OVER)
+    assert (job["state"], job["num_attempts"]) == ("succeeded", 2), job
+    with service.http() as http:
+        first = http.get(f"/jobs/{job_id}/attempts/1").json()
+    assert first["was_taken_away"], first

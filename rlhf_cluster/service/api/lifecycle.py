@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection, Row
 
 from rlhf_cluster.config.load import check
+from rlhf_cluster.flow.attempts import is_held
 from rlhf_cluster.service import existing
 from rlhf_cluster.service.asking import ask, note
 from rlhf_cluster.service.auth import Caller, Submitter
@@ -103,9 +104,12 @@ def _retry(connection: Connection, job_id: str, caller: Caller) -> Done:
     if row.state == "succeeded":
         raise ApiProblem(409, "job_has_succeeded", f"job {row.name!r} has succeeded: clone it to run it again")
     now_s = time.time()
-    last = attempts.newest(connection, job_id)
-    number = last.number + 1 if last is not None else 1
-    _allow(connection, row, max_attempts=max(row.max_attempts, number))
+    former = attempts.of_job(connection, job_id)
+    number = former[-1].number + 1 if former else 1
+    num_held = sum(
+        is_held(state=each.state, outcome=each.outcome, was_taken_away=each.was_taken_away) for each in former
+    )
+    _allow(connection, row, max_attempts=max(row.max_attempts, num_held + 1))
     jobs.want(connection, job_id, "run", now_s=now_s)
     jobs.set_state(connection, job_id, "queued", message=f"tried again by {caller.name}", now_s=now_s)
     attempts.add(connection, job_id, number, submission_id=f"{job_id}-{number}", now_s=now_s)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from rlhf_cluster.service import existing
 from rlhf_cluster.service.api.lifecycle import accepted_command
 from rlhf_cluster.service.asking import ask
-from rlhf_cluster.service.auth import Reader, Submitter
+from rlhf_cluster.service.auth import Caller, Reader, Submitter
 from rlhf_cluster.service.idempotency import Done, Key, once
 from rlhf_cluster.service.problems import ApiProblem
 from rlhf_cluster.service.shared import SharedRoute
@@ -19,7 +19,7 @@ from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.jobs import Command, Worker
 
 router = APIRouter(prefix="/jobs/{job_id}/workers", tags=["workers"], route_class=SharedRoute)
-DRAIN_S = 600.0
+WANTED_S = 600.0
 """A driver that comes later has other workers under its care."""
 
 
@@ -33,12 +33,20 @@ def list_workers(request: Request, caller: Reader, job_id: str) -> Page[Worker]:
 @router.post("/{worker_id}/drain", status_code=202, response_model=Command)
 def drain_worker(request: Request, caller: Submitter, job_id: str, worker_id: str, key: Key = None) -> Response:
     """Retire it, its unfinished work handed over; its pool has one replica less from then on."""
+    return _asked(request, caller, job_id, key, {"command": "Drain", "worker_id": worker_id})
 
+
+@router.post("/{worker_id}/restart", status_code=202, response_model=Command)
+def restart_worker(request: Request, caller: Submitter, job_id: str, worker_id: str, key: Key = None) -> Response:
+    """Retire it, its unfinished work handed over, and have another take its place; its pool keeps its size."""
+    return _asked(request, caller, job_id, key, {"command": "Restart", "worker_id": worker_id})
+
+
+def _asked(request: Request, caller: Caller, job_id: str, key: str | None, body: dict[str, str]) -> Response:
     def work(connection: Connection) -> Done:
         job, now_s = existing.unfinished_job(connection, job_id), time.time()
-        _refuse_fixed(job.view, worker_id)
-        body = {"command": "Drain", "worker_id": worker_id}
-        return accepted_command(ask(connection, job, body, who=caller.name, now_s=now_s, expires_s=now_s + DRAIN_S))
+        _refuse_fixed(job.view, body["worker_id"])
+        return accepted_command(ask(connection, job, body, who=caller.name, now_s=now_s, expires_s=now_s + WANTED_S))
 
     return once(request, caller, key, None, work=work)
 

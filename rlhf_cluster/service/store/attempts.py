@@ -105,6 +105,11 @@ def lose(connection: Connection, job_id: str, number: int, *, message: str, now_
     _go_on(connection, job_id, number, state="lost", message=message, ended_s=now_s)
 
 
+def excuse(connection: Connection, job_id: str, number: int) -> None:
+    """Its end does not count against the job."""
+    connection.execute(update(attempts).where(*_is(job_id, number)).values(was_taken_away=True))
+
+
 def _go_on(connection: Connection, job_id: str, number: int, **values: Any) -> None:
     connection.execute(update(attempts).where(*_is(job_id, number), attempts.c.state.not_in(OVER)).values(**values))
 

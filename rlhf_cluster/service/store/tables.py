@@ -91,6 +91,7 @@ attempts = Table(
     Column("exit_code", Integer),
     Column("message", Words(), nullable=False, default=""),
     Column("may_be_retried", Boolean, nullable=False, default=True),  # False where the job itself is at fault
+    Column("was_taken_away", Boolean, nullable=False, default=False),  # its cluster went away under it
     Column("host", Words(256)),
     Column("process_id", Integer),
     Column("created_s", Float, nullable=False),

@@ -15,7 +15,7 @@ from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.mailbox import Mailbox
 from rlhf_cluster.driver.status_file import StatusFile, write_view
 from rlhf_cluster.errors import ConfigError
-from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Restart, Resume, Scale, Stop
 from rlhf_cluster.records.members import JobView, MemberView, PoolView
 
 
@@ -40,6 +40,8 @@ class StandIn:
                 os._exit(1)
             case Drain(worker_id="silence"):
                 await asyncio.Event().wait()
+            case Restart():
+                return f"{command.worker_id} is restarted"
             case Pause() | Resume():
                 self.state = "paused" if isinstance(command, Pause) else "running"
             case Stop():

@@ -49,6 +49,7 @@ def test_every_verb_prints_what_the_driver_says(rlhf, job_dir):
     assert rlhf("resume", where) == (0, "running now\n", "")
     assert rlhf("checkpoint", where) == (0, "saved step 4\n", "")
     assert rlhf("drain", where, "rollout-0") == (0, "running now\n", "")
+    assert rlhf("restart", where, "rollout-0") == (0, "rollout-0 is restarted\n", "")
     assert rlhf("scale", where, "rollout=3", "reward=2") == (
         0,
         "rollout: 3 from now on\nreward: 2 from now on\n",

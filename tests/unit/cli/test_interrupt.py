@@ -51,6 +51,23 @@ def test_the_second_signal_aborts_work_that_does_not_stop():
     assert cleaned_up == [True]
 
 
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_sigterm_is_one_wish_however_often_it_comes(first):
+    """Ray signals every process of a job, and the relay passes its own signal on: it reaches the driver twice."""
+
+    async def work(stop: asyncio.Event) -> str:
+        os.kill(os.getpid(), first)
+        await asyncio.wait_for(stop.wait(), timeout=10)
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0)
+        return "stopped after the step"
+
+    told: list[str] = []
+    assert asyncio.run(run_stoppable(work, tell=told.append)) == "stopped after the step"
+    assert len(told) == 1
+
+
 def test_errors_of_the_work_travel_unchanged():
     async def work(stop: asyncio.Event) -> None:
         raise ZeroDivisionError

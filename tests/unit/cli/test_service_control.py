@@ -24,6 +24,7 @@ def job_id(service, request):
         ("resume", [], {"command": "Resume"}),
         ("checkpoint", [], {"command": "Checkpoint"}),
         ("drain", ["rollout-0"], {"command": "Drain", "worker_id": "rollout-0"}),
+        ("restart", ["rollout-0"], {"command": "Restart", "worker_id": "rollout-0"}),
     ],
 )
 def test_each_verb_asks_the_driver_and_prints_what_it_says(rlhf, service, job_id, verb, arguments, body):

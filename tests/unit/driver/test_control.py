@@ -17,7 +17,7 @@ from rlhf_cluster.driver.figures import Statuses
 from rlhf_cluster.driver.mailbox import answer, post
 from rlhf_cluster.driver.sizes import Desired, read_desired
 from rlhf_cluster.errors import ConfigError, Fenced
-from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Restart, Resume, Scale, Stop
 from rlhf_cluster.records.events import CheckpointSaved, Notice, StepDone, WorkerChanged
 from rlhf_cluster.testing import make_job
 from rlhf_cluster.testing.fleet import SimulatedRuntime
@@ -216,6 +216,36 @@ def test_drain_retires_one_worker_by_its_name(stage):
     assert command(made, ask) == ("rollout-0 is being drained; 1 rollout wanted from now on", ["rollout-1"])
     states = [event.state for event in made.seen(WorkerChanged) if event.worker_id == "rollout-0"]
     assert states[-2:] == ["draining", "closed"]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_restart_has_another_worker_take_the_place_of_one(stage, num_workers):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, list[str], int]:
+        told = await obey(Restart(worker_id="rollout-0"))
+        await asyncio.sleep(10.0)
+        return told, driver.rollouts.fleet.serving(), driver.step
+
+    made = on(stage, f"rollout.num_workers={num_workers}")
+    told, serving, step = command(made, ask)
+    assert told == f"rollout-0 is being drained, and another takes its place; {num_workers} rollout wanted as before"
+    assert serving == [f"rollout-{number + 1}" for number in range(num_workers)]
+    states = [event.state for event in made.seen(WorkerChanged) if event.worker_id == "rollout-0"]
+    assert states[-2:] == ["draining", "closed"]
+    assert step > 0
+
+
+def test_a_reward_server_is_restarted_too(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> list[str]:
+        await obey(Restart(worker_id="reward-0"))
+        await asyncio.sleep(10.0)
+        return list(roles.reward.handles())
+
+    assert command(on(stage), ask) == ["reward-1"]
+
+
+def test_a_worker_that_is_not_there_cannot_be_restarted(stage):
+    told = refusal(on(stage), Restart(worker_id="x"))
+    assert told == "no worker 'x' can be restarted now; at work are rollout-0, rollout-1, reward-0"
 
 
 def test_a_worker_that_is_not_there_cannot_be_drained(stage):

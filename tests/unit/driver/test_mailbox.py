@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from rlhf_cluster.driver.mailbox import COMMANDS, KEEP_S, Answer, Mailbox, answer, from_json, post, to_json, withdraw
 from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records import commands
-from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Resume, Scale, Stop
+from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Restart, Resume, Scale, Stop
 from rlhf_cluster.testing import FakeClock
 
 EVERY_COMMAND = [
     Scale(role="rollout", num_workers=3),
     Autoscale(role="rollout", min_workers=1, max_workers=8),
     Drain(worker_id="rollout-2"),
+    Restart(worker_id="rollout-2"),
     Pause(),
     Resume(),
     Checkpoint(),
@@ -83,7 +84,7 @@ def test_any_command_survives_json(command):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "command = null: it is one of Scale, Autoscale, Drain, Pause"),
+        ({}, "command = null: it is one of Scale, Autoscale, Drain, Restart, Pause"),
         ({"command": "Scael"}, "did you mean 'Scale'?"),
         ({"command": ["Scale"]}, "it is one of"),
         ({"command": "Scale", "role": "rollout"}, "'num_workers' is missing"),

@@ -153,6 +153,25 @@ def test_draining_a_spare_leaves_the_size_and_the_spare_is_replaced():
     assert pool.size == 2
 
 
+def test_restarting_one_leaves_the_size_and_another_takes_its_place_at_once():
+    pool = make_pool(max_restarts=0)
+    act(pool)
+    pool.restart("w-0")
+    assert act(pool) == [Open(2)]
+    assert (pool.size, pool.num_restarts) == (2, 0)
+    assert states(pool) == {"w-0": "draining", "w-1": "serving", "w-2": "serving"}
+
+
+def test_the_only_one_can_be_restarted_and_one_that_does_no_work_yet_is_just_opened_anew():
+    pool = make_pool(size=1)
+    [first] = pool.actions(0.0)
+    pool.opened(f"w-{first.number}")
+    pool.restart("w-0")
+    assert act(pool) == [Close("w-0"), Open(1)]
+    pool.restart("w-1")
+    assert act(pool) == [Open(2)]
+
+
 def test_losing_one_that_was_leaving_spends_nothing():
     pool = make_pool(max_restarts=0)
     act(pool)

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from rlhf_cluster.driver.run import resume_point
+from rlhf_cluster.config.load import read_job
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.relay.attempt import FAILED, prepare, run_attempt
 from rlhf_cluster.relay.link import Link, Superseded
@@ -37,23 +37,23 @@ def config_of(*overrides: str) -> dict:
 
 def test_a_fresh_directory_can_be_resumed_as_the_job_that_was_submitted(tmp_path):
     job_dir = prepare(registered(tmp_path / "jobs" / "job_1", config_of()), ray_address=None)
-    assert resume_point(job_dir) == make_job()
+    assert read_job(job_dir) == make_job()
 
 
 def test_a_job_on_ray_runs_on_the_cluster_that_it_was_submitted_to(tmp_path):
     job_dir = prepare(registered(tmp_path / "job_1", config_of("runtime=ray")), ray_address="192.0.2.1:6379")
-    assert resume_point(job_dir).ray.address == "192.0.2.1:6379"
+    assert read_job(job_dir).ray.address == "192.0.2.1:6379"
 
 
 def test_a_local_job_stays_local(tmp_path):
     job_dir = prepare(registered(tmp_path / "job_1", config_of("runtime=local")), ray_address="192.0.2.1:6379")
-    assert resume_point(job_dir) == make_job(["runtime=local"])
+    assert read_job(job_dir) == make_job(["runtime=local"])
 
 
 def test_a_second_attempt_finds_its_own_settings_in_the_job_file(tmp_path):
     for address in ("192.0.2.1:6379", "192.0.2.2:6379"):
         job_dir = prepare(registered(tmp_path / "job_1", config_of("runtime=ray")), ray_address=address)
-    assert resume_point(job_dir).ray.address == "192.0.2.2:6379"
+    assert read_job(job_dir).ray.address == "192.0.2.2:6379"
 
 
 def test_a_job_that_is_none_is_told_to_the_service_and_not_retried(tmp_path, stand_in: StandIn):

@@ -58,8 +58,14 @@ def test_a_child_that_does_not_stop_is_ended_after_the_grace(tmp_path):
     assert (end.code, end.was_asked, end.report(said={}).outcome) == (-signal.SIGKILL, True, "interrupted")
 
 
-def test_a_child_that_is_asked_twice_is_ended_at_once(tmp_path):
-    assert run(tmp_path, IGNORES, stop=2, grace_s=600.0).code == -signal.SIGKILL
+def test_a_child_that_is_asked_twice_hears_it_once_and_has_its_grace(tmp_path):
+    counts = (
+        "import signal, sys, time; heard = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: heard.append(1)); print('ready', flush=True)\n"
+        "while not heard: time.sleep(0.01)\n"
+        "time.sleep(0.2); sys.exit(100 + len(heard))\n"
+    )
+    assert run(tmp_path, counts, stop=2, grace_s=600.0).code == 101
 
 
 def test_the_jobs_own_last_word_counts_before_the_exit_code(tmp_path):

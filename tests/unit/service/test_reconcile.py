@@ -369,6 +369,55 @@ def test_a_submission_that_ray_forgot_with_its_head_is_begun_again(story, ray):
     assert ABSENT in story.words(job_id)
 
 
+def test_a_job_that_lost_its_cluster_goes_on_with_the_next_one_and_has_as_many_attempts_left(story, ray):
+    job_id = story.submit(max_attempts=1)
+    for number in (1, 2, 3):
+        story.turn()
+        story.register(job_id, number)
+        ray.statuses.clear()  # another head, which knows nothing of it
+        story.turn(after_s=50)
+    assert [row.state for row in story.attempts(job_id)] == ["lost", "lost", "lost", "submitted"]
+    assert [row.was_taken_away for row in story.attempts(job_id)] == [True, True, True, False]
+    assert "does not count" in story.words(job_id)
+    story.register(job_id, 4)
+    story.end(job_id, 4, "failed", message="it did not learn")
+    story.turn()
+    assert story.job(job_id).state == "failed"
+
+
+def test_a_failure_that_is_told_while_ray_is_away_is_that_of_the_cluster(story, ray):
+    job_id = story.submit(max_attempts=1)
+    story.turn()
+    story.register(job_id, 1)
+    ray.away = True
+    story.end(job_id, 1, "failed", message="the cluster does not answer")
+    story.turn()
+    ray.away = False
+    story.turn(after_s=40)
+    assert [row.state for row in story.attempts(job_id)] == ["ended", "submitted"]
+
+
+def test_an_attempt_that_was_interrupted_is_followed_by_another_and_does_not_count(story):
+    job_id = story.submit(max_attempts=1)
+    for number in (1, 2):
+        story.turn()
+        story.register(job_id, number)
+        story.end(job_id, number, "interrupted")
+    story.turn()
+    assert [row.number for row in story.attempts(job_id)] == [1, 2, 3]
+
+
+def test_a_reconciler_at_rest_begins_nothing_and_gives_nothing_up(story):
+    waiting, silent = story.submit(), story.submit()
+    story.turn()
+    story.register(silent, 1)
+    story.end(waiting, 1, "interrupted")
+    story.reconciler.rest()
+    story.turn(after_s=100)
+    assert [len(story.attempts(job_id)) for job_id in (waiting, silent)] == [1, 1]
+    assert story.attempts(silent)[0].state == "running"
+
+
 def test_cancelling_asks_once_and_uses_force_only_when_time_is_up(story, ray):
     job_id = story.submit()
     story.turn()

@@ -162,8 +162,8 @@ def test_an_open_address_without_a_lock_is_refused(tmp_path, host):
 
 
 def test_down_where_nothing_was_ever_up_ends_nothing(tmp_path):
-    assert down(tmp_path / "nothing") == []
-    assert down(tmp_path) == []
+    assert down(tmp_path / "nothing", tell=print) == []
+    assert down(tmp_path, tell=print) == []
 
 
 def test_a_state_file_of_somebody_else_is_refused(tmp_path):

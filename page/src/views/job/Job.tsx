@@ -80,7 +80,7 @@ function Head({ job, mayRun }: { job: JobDetail; mayRun: boolean }) {
           <div><dt>Step</dt><dd>{job.step.toLocaleString("en")} of {job.num_steps.toLocaleString("en")}</dd></div>
           {job.started_s !== null && <div><dt>{over ? "Took" : "Running for"}</dt><dd>{duration((job.ended_s ?? now_s) - job.started_s)}</dd></div>}
           {left_s !== null && left_s > 0 && <div><dt>About</dt><dd>{duration(left_s)} left</dd></div>}
-          <div><dt>Attempt</dt><dd>{Math.max(1, job.num_attempts)} of {job.max_attempts}</dd></div>
+          <div><dt>Attempt</dt><dd>{Math.max(1, job.num_attempts)} ({job.max_attempts} may fail)</dd></div>
           <div><dt>Owner</dt><dd>{job.owner}</dd></div>
           <div><dt>Submitted</dt><dd title={moment(job.created_s)}>{ago(job.created_s, now_s)}</dd></div>
           {!over && job.seen_s !== null && <div><dt>Heard from</dt><dd>{ago(job.seen_s, now_s)}</dd></div>}

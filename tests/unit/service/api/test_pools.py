@@ -160,6 +160,36 @@ def drain(api, job):
     return lambda worker_id: api.post(f"{JOBS}/{job['job_id']}/workers/{worker_id}/drain")
 
 
+@pytest.fixture
+def restart(api, job):
+    return lambda worker_id, **more: api.post(f"{JOBS}/{job['job_id']}/workers/{worker_id}/restart", **more)
+
+
+def test_a_restarted_worker_leaves_its_pool_as_large_as_it_was(job, saw, busy_view, put, pool, restart, reply):
+    put(replicas=2)
+    reply()
+    saw(job["job_id"], busy_view)
+    answer = restart("rollout-0")
+    assert (answer.status_code, answer.json()["body"]) == (202, {"command": "Restart", "worker_id": "rollout-0"})
+    reply()
+    assert (pool()["replicas"], pool()["generation"], pool()["observed_generation"]) == (2, 2, 2)
+
+
+def test_a_restart_that_is_asked_again_under_its_key_is_one(job, saw, busy_view, restart):
+    saw(job["job_id"], busy_view)
+    twice = [restart("rollout-0", headers={"Idempotency-Key": "a-key"}).json()["command_id"] for _ in range(2)]
+    assert twice[0] == twice[1]
+
+
+def test_only_a_worker_that_is_there_and_is_no_rank_can_be_restarted(api_as, job, saw, busy_view, restart, end):
+    refusal(api_as("label").post(f"{JOBS}/{job['job_id']}/workers/rollout-0/restart"), 403, "forbidden")
+    saw(job["job_id"], busy_view)
+    assert "rollout-0, rollout-1" in refusal(restart("rollout-9"), 404, "not_found")
+    assert "restarted as a whole" in refusal(restart("learner-0"), 409, "pool_not_elastic")
+    end(job["job_id"])
+    refusal(restart("rollout-0"), 409, "job_is_over")
+
+
 def test_a_drained_worker_leaves_a_smaller_pool_behind(api, job, saw, busy_view, put, pool, drain, reply):
     put(replicas=2)
     reply()

@@ -136,6 +136,7 @@ def _parts_of_jobs() -> None:
         sa.Column("exit_code", sa.Integer()),
         sa.Column("message", sa.Text(), nullable=False),
         sa.Column("may_be_retried", sa.Boolean(), nullable=False),
+        sa.Column("was_taken_away", sa.Boolean(), nullable=False),
         sa.Column("host", sa.String(256)),
         sa.Column("process_id", sa.Integer()),
         sa.Column("created_s", sa.Float(), nullable=False),
