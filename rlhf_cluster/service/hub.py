@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -19,10 +20,12 @@ from rlhf_cluster.service.store import changes, events
 from rlhf_cluster.service.store.database import Database
 
 POLL_S = 0.5
+QUICK_POLL_S = 0.1
+"""Where asking whether anything has changed costs next to nothing (`Database.quick_stamp`)."""
 KEEP = 1000
 """Events in memory. Listeners who are further behind read the database themselves."""
 PAGE = 500
-SPREAD_S, MAX_SPREAD_S = 0.02, 1.0
+SPREAD_S, MAX_SPREAD_S = 0.01, 0.5
 """A crowd is told over so much time for each of it: every one of them asks for something when it hears of news, and
 all at once would wait for each other."""
 VIEW, LOGS = "view", "logs"
@@ -59,6 +62,7 @@ class Hub:
         self._poll_s = poll_s
         self._keep = keep
         self._seen: Seen | None = None
+        self._read: Hashable | None = None  # the stamp of the database as it was seen
         self._ring: deque[Framed] = deque()
         self._ring_after = 0  # the ring has every event with a greater id that was seen
         self._marks: dict[Mark, int] = {}
@@ -108,15 +112,24 @@ class Hub:
                 self._forget()
                 await self._somebody.wait()
                 continue
+            stamp = self._db.quick_stamp()  # before looking: what is committed from now on changes it
             is_more = False
-            try:
-                seen, news, marks = await asyncio.to_thread(look, self._db, self._seen)
-            except SQLAlchemyError as error:
-                log.warning("events cannot be read, and are asked for again: %s", error)
-            else:
-                self._take(seen, news, marks)
-                is_more = len(news) == PAGE
-            await asyncio.sleep(0 if is_more else self._poll_s)
+            if stamp is None or stamp != self._read:
+                is_more = await self._look_again(stamp)
+            pause_s = self._poll_s if stamp is None else min(self._poll_s, QUICK_POLL_S)
+            await asyncio.sleep(0 if is_more else pause_s)
+
+    async def _look_again(self, stamp: Hashable | None) -> bool:
+        """Whether there is more than one look takes."""
+        try:
+            seen, news, marks = await asyncio.to_thread(look, self._db, self._seen)
+        except SQLAlchemyError as error:
+            log.warning("events cannot be read, and are asked for again: %s", error)
+            return False
+        self._take(seen, news, marks)
+        is_more = len(news) == PAGE
+        self._read = None if is_more else stamp
+        return is_more
 
     def close(self) -> None:
         """Every stream ends; called before the server waits for requests that are under way."""
@@ -142,7 +155,7 @@ class Hub:
 
     def _forget(self) -> None:
         self._somebody.clear()
-        self._seen = None
+        self._seen = self._read = None
         self._ring.clear()
         self._marks.clear()
 
