@@ -57,6 +57,7 @@ async def caller_of(request: Request) -> Caller:
     service = request.app.state.service
     if not service.settings.auth:
         refuse_other_sites(request)
+        request.state.who = EVERYBODY.name
         return EVERYBODY
     secret, by_cookie = _secret(request)
     row = await _found(request, secret, tokens.of_secret_whatever_its_age) if secret else None
@@ -69,6 +70,7 @@ async def caller_of(request: Request) -> Caller:
     if row.last_used_s is None or now_s - row.last_used_s >= tokens.USED_EVERY_S:
         noting = functools.partial(_note_use, service.db, row.token_id, now_s)
         await service.shared.get(("used", row.token_id), functools.partial(run_in_threadpool, noting))
+    request.state.who = row.name
     return Caller(token_id=row.token_id, name=row.name, scopes=tuple(row.scopes), by_cookie=by_cookie)
 
 
@@ -145,7 +147,6 @@ def requires(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 
     async def check(request: Request) -> Caller:
         caller = await caller_of(request)
-        request.state.who = caller.name
         if not caller.may(scope):
             raise ApiProblem(
                 403,

@@ -268,3 +268,22 @@ def test_nobody_gets_in_without_a_token(api, submit):
     url = f"{JOBS}/{submit()['job_id']}"
     for method, path in (("GET", JOBS), ("POST", JOBS), ("GET", url), ("DELETE", url)):
         refusal(api.request(method, path, headers={"Authorization": ""}, json=BODY), 401, "unauthenticated")
+
+
+def test_an_answer_that_others_had_before_is_as_good_as_new(api_as, api, submit, caplog):
+    """It says who asked, has a tag, and is not told any more when the job has changed."""
+    caplog.set_level("INFO", logger="rlhf_cluster.service.requests")
+    job_id, other = submit()["job_id"], api_as("label")
+    paths = [f"{JOBS}/{job_id}{part}" for part in ("", "/pools", "/metrics", "/events", "/workers", "/attempts")]
+    first = [api.get(path) for path in paths]
+    caplog.clear()
+    again = [other.get(path) for path in paths]
+    assert [each.content for each in again] == [each.content for each in first]
+    assert [record.who for record in caplog.records if record.name.endswith("requests")] == ["label"] * len(paths)
+    for path, answer in zip(paths, first, strict=True):
+        same = other.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", answer.headers["etag"])
+    api.put(f"{JOBS}/{job_id}/pools/rollout", json={"replicas": 7}, headers={"If-Match": "*"})
+    newer = other.get(paths[1], headers={"If-None-Match": first[1].headers["etag"]})
+    assert newer.status_code == 200
+    assert newer.json()["items"][0]["replicas"] == 7
