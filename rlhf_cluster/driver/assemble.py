@@ -27,8 +27,10 @@ from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.driver.scoring import Scoring
 from rlhf_cluster.driver.sizes import Desired, Sizes
 from rlhf_cluster.driver.status_file import StatusFile
+from rlhf_cluster.driver.untold import tell_untold
 from rlhf_cluster.driver.view import Views
 from rlhf_cluster.errors import Fenced, LedgerCorrupt
+from rlhf_cluster.records import StepReport
 from rlhf_cluster.records.commands import Command
 from rlhf_cluster.records.events import Event, Notice, Phase
 from rlhf_cluster.records.members import JobView
@@ -120,7 +122,13 @@ async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerRep
         )
     if step:
         setting.emit(Phase(time_s=setting.clock.time(), step=step, name="bringing the learner up to the ledger"))
+        replayed: dict[int, StepReport] = {}
+        learner.on_replayed = lambda report: replayed.update({report.step: report})
         await learner.begin(step)
+        learner.on_replayed = lambda report: None
+        tell_untold(
+            setting.job, ledger, job_dir=setting.job_dir, replayed=replayed, emit=setting.emit, clock=setting.clock
+        )
     return learner
 
 

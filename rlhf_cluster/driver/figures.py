@@ -20,21 +20,27 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-def batch_figures(batch: Batch, tally: Tally) -> dict[str, float]:
-    """By metric name: rewards and their parts, lengths, staleness, and what was dropped or invalid on the way."""
+def batch_figures(batch: Batch) -> dict[str, float]:
+    """By metric name: rewards and their parts, lengths, staleness."""
     lengths = np.concatenate([group.lengths for group in batch.groups])
     ages = [batch.step - group.oldest_version for group in batch.groups]
     figures = {
         "driver/staleness_max": float(max(ages)),
         "driver/staleness_mean": float(np.mean(ages)),
         "driver/batch_tokens": float(batch.num_tokens),
-        "driver/groups_dropped": float(tally.num_dropped),
-        "driver/longest_group_s": tally.longest_s,
-        "driver/invalid_rate": tally.num_invalid / max(tally.num_completions, 1),
         "rollout/completion_length_mean": float(lengths.mean()),
         "rollout/truncated_rate": float(np.mean([r == "length" for g in batch.groups for r in g.finish_reasons])),
     }
     return figures | reward_figures(batch.groups, prefix="reward")
+
+
+def tally_figures(tally: Tally) -> dict[str, float]:
+    """What was dropped or invalid on the way to a batch, and what took longest."""
+    return {
+        "driver/groups_dropped": float(tally.num_dropped),
+        "driver/longest_group_s": tally.longest_s,
+        "driver/invalid_rate": tally.num_invalid / max(tally.num_completions, 1),
+    }
 
 
 def reward_figures(groups: tuple[RolloutGroup, ...], *, prefix: str) -> dict[str, float]:

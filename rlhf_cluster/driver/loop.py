@@ -19,7 +19,7 @@ from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import Checkpoints
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.evaluate import Evaluator
-from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures
+from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures, tally_figures
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.driver.rollouts import Rollouts
@@ -121,7 +121,8 @@ class Driver:
     async def _report(self, batch: Batch, report: StepReport, adopted: list[Adopted], watch: Stopwatch) -> None:
         tally = self.rollouts.take_tally()
         metrics = {
-            **batch_figures(batch, tally),
+            **batch_figures(batch),
+            **tally_figures(tally),
             **report.metrics,
             **watch.figures(),
             **await self._role_figures.since_last(),

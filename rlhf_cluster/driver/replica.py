@@ -51,6 +51,8 @@ class LearnerReplica:
         """Gets the weights that a new group has published, in the place of those that went with the old one."""
         self.until_saved: Callable[[], Awaitable[None]] = _at_once
         """Returns when no checkpoint is being written: a new one takes older ones away, and the batches since them."""
+        self.on_replayed: Callable[[StepReport], None] = lambda report: None
+        """Gets what a batch of the log gave when it was applied once more."""
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._emit = emit
@@ -192,6 +194,7 @@ class LearnerReplica:
             )
             self._emit(Notice(time_s=self._clock.time(), step=step, level="warning", text=text))
         self._ledger.learned(report)
+        self.on_replayed(report)
         self.num_applied = step + 1
 
     async def _update(self, group: LearnerGroup, batch: Batch) -> StepReport:

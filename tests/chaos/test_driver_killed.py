@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rlhf_cluster.driver.ledger.ledger import read_history
+from rlhf_cluster.driver.observers import journal
 from rlhf_cluster.flow.audit import audit
 from rlhf_cluster.testing.live_job import UNDER_FIRE, LiveJob
 
@@ -52,6 +53,8 @@ def test_killed_at_every_transition_and_resumed_equals_never_killed_to_the_bit(w
     for job_dir in killed:
         assert losses(job_dir) == losses(whole), job_dir.parent.name
         assert fingerprints(job_dir) == fingerprints(whole), job_dir.parent.name
+        told = [entry["step"] for entry in journal.read(job_dir) if entry["event"] == "StepDone"]
+        assert told == [1, 2], job_dir.parent.name
         report = audit(read_history(job_dir), max_staleness=0, num_steps=2)
         assert report.ok, [check for check in report.checks if not check.ok]
 

@@ -56,6 +56,7 @@ def _row(group: RolloutGroup, index: int, *, step: int, parts: Sequence[str]) ->
     breakdown = {f"reward/{name}": _number(group.breakdown.get(name), index) for name in parts}
     return {
         "step": step,
+        "request_id": group.request_id,  # siblings have it in common
         "prompt_id": group.prompt.prompt_id,
         "prompt": _utf8(group.prompt.text),
         "completion": _utf8(group.texts[index]) if group.texts else "",

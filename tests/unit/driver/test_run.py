@@ -16,6 +16,8 @@ from rlhf_cluster.config import JobConfig
 from rlhf_cluster.config.load import read_job
 from rlhf_cluster.driver import mailbox
 from rlhf_cluster.driver.claim import Claim
+from rlhf_cluster.driver.observers import journal
+from rlhf_cluster.driver.observers.journal import Journal
 from rlhf_cluster.driver.run import new_job_dir, run_job
 from rlhf_cluster.driver.sizes import FILE_NAME
 from rlhf_cluster.driver.status_file import read_view, write_view
@@ -144,6 +146,63 @@ def test_a_job_resumed_without_its_checkpoint_learns_the_same_from_its_log(job):
     run(job, resumed, job_dir=ended.job_dir)
     assert not [event for event in resumed.events if isinstance(event, Notice)], "the replayed loss is the logged one"
     assert [event.version for event in resumed.events if isinstance(event, StepDone)] == [2]
+
+
+class Killed(BaseException):
+    pass
+
+
+class Journalled(Watcher):
+    """As the command line keeps it."""
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, JobStarted):
+            self.journal = Journal(event.job_dir)
+        self.journal.on_event(event)
+        super().on_event(event)
+
+
+def steps_told(job_dir: Path) -> dict[int, dict[str, float]]:
+    """Step -> metrics; each step once."""
+    entries = [entry for entry in journal.read(job_dir) if entry["event"] == "StepDone"]
+    told = {entry["step"]: entry["metrics"] for entry in entries}
+    assert len(told) == len(entries)
+    return told
+
+
+@pytest.mark.parametrize("last", ["update", "publish", "adopt"])
+def test_a_step_that_a_killed_driver_did_not_tell_is_told_once_by_the_next(job, last):
+    whole = steps_told(run(job, Journalled()).job_dir)
+    seen: list[str] = []
+
+    def at(transition: str) -> None:
+        seen.append(transition)
+        if seen.count("accept") == 2 and transition == last:
+            raise Killed
+
+    killed = Journalled()
+    with pytest.raises(Killed):
+        run(job, killed, at=at)
+    job_dir = killed.ended().job_dir
+    assert list(steps_told(job_dir)) == [1]
+    run(job, Journalled(), job_dir=job_dir)
+    told = steps_told(job_dir)
+    assert list(told) == [1, 2]
+    for name in ("learner/loss", "reward/mean", "rollout/completion_length_mean", "driver/batch_tokens"):
+        assert told[2][name] == whole[2][name], name
+
+
+def test_of_a_step_that_a_checkpoint_holds_and_a_crashed_disk_forgot_the_batch_is_told(job):
+    job_dir = run(job, Journalled()).job_dir
+    whole = steps_told(job_dir)
+    path = job_dir / "journal.jsonl"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if '"step": 2' not in line))
+    assert list(steps_told(job_dir)) == [1]
+    run(job, Journalled(), job_dir=job_dir)
+    told = steps_told(job_dir)
+    assert list(told) == [1, 2]
+    assert told[2]["reward/mean"] == whole[2]["reward/mean"]
+    assert "learner/loss" not in told[2]
 
 
 def test_a_job_whose_ledger_is_gone_is_refused_and_not_silently_begun_anew(job):

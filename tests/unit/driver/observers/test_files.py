@@ -37,6 +37,7 @@ def test_samples_are_one_parquet_file_a_step_and_an_evaluation(job_events, tmp_p
     assert table.slice(0, 1).to_pylist() == [
         {
             "step": 1,
+            "request_id": 1,
             "prompt_id": "1/0",
             "prompt": "prompt 1",
             "completion": "good film",
