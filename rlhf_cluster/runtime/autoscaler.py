@@ -27,12 +27,15 @@ def what_it_does_for(wanted: Mapping[str, float]) -> str:
     state = _state()
     if not state.autoscaler_state_version:
         return ""
-    if any(dict(request.resources_bundle) == dict(wanted) for request in state.infeasible_resource_requests):
-        return "its autoscaler can add none: no kind of node has so many, or it may start no more of them"
-    coming = Counter({each.ray_node_type_name: each.count for each in state.pending_instance_requests})
-    coming.update(each.ray_node_type_name for each in state.pending_instances)
+    coming = Counter(each.ray_node_type_name for each in state.pending_instances)
+    for each in state.pending_instance_requests:
+        coming[each.ray_node_type_name] += each.count
+    is_full = any(dict(each.resources_bundle) == dict(wanted) for each in state.infeasible_resource_requests)
     if coming:
-        return f"its autoscaler is starting {', '.join(f'{count} of kind {kind!r}' for kind, count in coming.items())}"
+        text = ", ".join(f"{count} of kind {kind!r}" for kind, count in coming.items())
+        return f"its autoscaler is starting {text}" + (", and may start no more" if is_full else "")
+    if is_full:
+        return "its autoscaler can add none: no kind of node has so many, or it may start no more of them"
     if state.failed_instance_requests:
         failed = max(state.failed_instance_requests, key=lambda each: each.failed_ts)
         return f"its autoscaler could not start one of kind {failed.ray_node_type_name!r}: {failed.reason}"

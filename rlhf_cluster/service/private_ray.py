@@ -86,7 +86,7 @@ def start_private_ray(*, token: str, num_cpus: int | None, object_store_bytes: i
 
 
 def _launch(*, token: str, num_cpus: int | None, object_store_bytes: int, log: Path) -> PrivateRay:
-    numbers = _free_ports(len(PORTS) + len(METRIC_PORTS))
+    numbers = free_ports(len(PORTS) + len(METRIC_PORTS))
     ports = dict(zip(PORTS, numbers, strict=False))
     # Short, because Ray puts unix sockets below it and their paths end at 107 characters.
     temp_dir = tempfile.mkdtemp(prefix="rlhf-", dir="/tmp")
@@ -123,7 +123,7 @@ def _answers(ray: PrivateRay, *, token: str) -> bool:
     return False
 
 
-def _free_ports(number: int) -> list[int]:
+def free_ports(number: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
         return [each.getsockname()[1] for each in sockets]

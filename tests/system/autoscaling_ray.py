@@ -9,16 +9,16 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlhf_cluster.runtime.ray_environment import ALWAYS, PRIVATE
+from rlhf_cluster.service.private_ray import METRIC_PORTS, PORTS, free_ports
 from rlhf_cluster.service.processes import last_lines, start
 from rlhf_cluster.service.ray_jobs import RayAway, RayJobs
 
@@ -30,18 +30,6 @@ IDLE_MINUTES = 0.1
 MAX_ROLLOUT_NODES = 3
 READY_S = 120.0
 GRACE_S = 45.0
-PORTS = (
-    "port",
-    "dashboard-port",
-    "dashboard-agent-listen-port",
-    "dashboard-agent-grpc-port",
-    "metrics-export-port",
-    "ray-client-server-port",
-    "object-manager-port",
-    "node-manager-port",
-    "runtime-env-agent-port",
-)
-METRIC_PORTS = ("AUTOSCALER_METRIC_PORT", "DASHBOARD_METRIC_PORT")
 
 
 @dataclass(frozen=True)
@@ -59,10 +47,11 @@ class AutoscalingRay:
 
 
 @contextlib.contextmanager
-def autoscaling_ray() -> Iterator[AutoscalingRay]:
+def autoscaling_ray(env: Mapping[str, str]) -> Iterator[AutoscalingRay]:
+    """`env` is what jobs find in their environment besides ours."""
     # Short, because Ray puts unix sockets below it and their paths end at 107 characters.
     temp_dir = Path(tempfile.mkdtemp(prefix="rlhf-", dir="/tmp"))
-    numbers = _free_ports(len(PORTS) + len(METRIC_PORTS))
+    numbers = free_ports(len(PORTS) + len(METRIC_PORTS))
     ports = dict(zip(PORTS, numbers, strict=False))
     address = f"127.0.0.1:{ports['port']}"
     config, log = temp_dir / "autoscaler.json", temp_dir / "head.log"
@@ -74,7 +63,7 @@ def autoscaling_ray() -> Iterator[AutoscalingRay]:
         *("--min-worker-port=0", "--max-worker-port=0", f"--autoscaling-config={config}"),
         *("--num-cpus=8", "--disable-usage-stats", f"--object-store-memory={STORE_BYTES}"),
     ]
-    process, _ = start(arguments, env=_environment(numbers[len(PORTS) :]), log=log)
+    process, _ = start(arguments, env={**_environment(numbers[len(PORTS) :]), **env}, log=log)
     ray = AutoscalingRay(url=f"http://127.0.0.1:{ports['dashboard-port']}", address=address, log=log)
     try:
         _wait_until_it_answers(ray)
@@ -142,9 +131,3 @@ def _wait_until_it_answers(ray: AutoscalingRay) -> None:
                 if time.monotonic() > deadline_s:
                     raise RuntimeError(f"{error}; its log ends with\n{last_lines(ray.log)}") from error
             time.sleep(0.25)
-
-
-def _free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [each.getsockname()[1] for each in sockets]
