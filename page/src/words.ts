@@ -92,6 +92,8 @@ export const NOTABLE = [
 
 /** The sentence of the service, or one made of the event's fields. */
 export function inWords(event: Pick<Event, "kind" | "text" | "body" | "step">): string {
+  // The paths are with the checkpoints.
+  if (event.kind === "CheckpointSaved") return `Checkpoint saved at step ${event.step}`;
   // What was asked begins with who asked, and a name is written as its owner writes it.
   if (event.text) return event.kind === "Asked" ? event.text : capital(event.text);
   const body = event.body as Record<string, string | number | undefined>;
@@ -104,8 +106,6 @@ export function inWords(event: Pick<Event, "kind" | "text" | "body" | "step">): 
       return `Step ${event.step} done`;
     case "Evaluated":
       return `Evaluated at step ${event.step}`;
-    case "CheckpointSaved":
-      return `Checkpoint saved to ${body.path}`;
     case "WorkerChanged":
       return `${body.worker_id} is ${body.state}${body.reason ? `: ${body.reason}` : ""}`;
     case "JobEnded":

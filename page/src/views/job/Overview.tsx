@@ -35,8 +35,10 @@ export function Overview() {
           {tiles.map(([key, name, unit]) => (
             <div key={key} className={css.tile}>
               <dt>{name}</dt>
-              <dd>{figure(values[key], 3)}{unit && <small>{unit}</small>}</dd>
-              <Sparkline values={thinned(curves.get(key) ?? [])} height={38} label={`${name} so far`} />
+              <dd>
+                <span>{figure(values[key], 3)}{unit && <small>{unit}</small>}</span>
+                <Sparkline values={thinned(curves.get(key) ?? [])} height={38} label={`${name} so far`} />
+              </dd>
             </div>
           ))}
         </dl>}
@@ -167,7 +169,7 @@ function RecentCard() {
           {recent.map((event) => (
             <li key={event.event_id}>
               <time dateTime={new Date(event.time_s * 1000).toISOString()}>{clock(event.time_s)}</time>
-              <Dot tone={eventTone(event)}><span style={{ whiteSpace: "normal" }}>{inWords(event)}</span></Dot>
+              <Dot tone={eventTone(event)}><span className={css.told}>{inWords(event)}</span></Dot>
             </li>
           ))}
         </ul>
