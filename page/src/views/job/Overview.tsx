@@ -18,7 +18,11 @@ const TILES = [
   ["rollout/completion_length_mean", "Completion length", "tokens"],
   ["rollout/tokens_per_s", "Rollout", "tokens/s"],
   ["driver/step_s", "Step", "s"],
+  ["learner/entropy", "Entropy", "nats"],
+  ["learner/tokens_per_s", "Learner", "tokens/s"],
 ] as const;
+/** Two or three rows, without a hole. */
+const MOST = 6;
 const KEYS = TILES.map(([key]) => key);
 
 export function Overview() {
@@ -27,7 +31,7 @@ export function Overview() {
   const series = useSeries(job.job_id, KEYS);
   const curves = new Map(series.data?.series.map((each) => [each.key, each.values]));
   const values = latest.data?.values ?? {};
-  const tiles = TILES.filter(([key]) => key in values);
+  const tiles = TILES.filter(([key]) => key in values).slice(0, MOST);
   return (
     <div className={css.overview}>
       <div className={css.stack}>
