@@ -1,11 +1,12 @@
 // Which view an address shows, and the login before all of them.
 import { useQueryClient } from "@tanstack/react-query";
 import { lazy, Suspense, useEffect, useState } from "react";
-import { Navigate, Route, Routes } from "react-router";
+import { Navigate, Route, Routes, useLocation } from "react-router";
 import { ApiError } from "./api/client";
 import { useMe } from "./api/queries";
 import type { Me } from "./api/types";
 import { Live } from "./live/Live";
+import { Broken } from "./parts/Broken";
 import { Empty, Skeleton } from "./parts/parts";
 import { Shell } from "./Shell";
 import { ClusterView } from "./views/Cluster";
@@ -28,6 +29,7 @@ const Compare = lazy(() => import("./views/Compare"));
 
 export function App() {
   const client = useQueryClient();
+  const { pathname } = useLocation();
   const [isOpening, setOpening] = useState(() => tokenInAddress() !== null);
   // Asked while a session is being opened, who one is would still be nobody.
   const me = useMe(!isOpening);
@@ -43,28 +45,30 @@ export function App() {
   return (
     <Live>
       <Shell me={me.data}>
-        <Suspense fallback={<Skeleton />}>
-          <Routes>
-            <Route index element={<Navigate to="/jobs" replace />} />
-            <Route path="login" element={<Navigate to="/jobs" replace />} />
-            <Route path="jobs" element={<Jobs />} />
-            <Route path="jobs/new" element={<NewJob />} />
-            <Route path="compare" element={<Compare />} />
-            <Route path="cluster" element={<ClusterView />} />
-            <Route path="tokens" element={<Tokens me={me.data} />} />
-            <Route path="jobs/:id" element={<JobView me={me.data} />}>
-              <Route index element={<Overview />} />
-              <Route path="charts" element={<Charts />} />
-              <Route path="workers" element={<Workers />} />
-              <Route path="samples" element={<Samples />} />
-              <Route path="logs" element={<Logs />} />
-              <Route path="timeline" element={<Timeline />} />
-              <Route path="checkpoints" element={<Checkpoints />} />
-              <Route path="config" element={<Config />} />
-            </Route>
-            <Route path="*" element={<Empty title="There is no such page">The address may be old, or mistyped.</Empty>} />
-          </Routes>
-        </Suspense>
+        <Broken at={pathname}>
+          <Suspense fallback={<Skeleton />}>
+            <Routes>
+              <Route index element={<Navigate to="/jobs" replace />} />
+              <Route path="login" element={<Navigate to="/jobs" replace />} />
+              <Route path="jobs" element={<Jobs />} />
+              <Route path="jobs/new" element={<NewJob />} />
+              <Route path="compare" element={<Compare />} />
+              <Route path="cluster" element={<ClusterView />} />
+              <Route path="tokens" element={<Tokens me={me.data} />} />
+              <Route path="jobs/:id" element={<JobView me={me.data} />}>
+                <Route index element={<Overview />} />
+                <Route path="charts" element={<Charts />} />
+                <Route path="workers" element={<Workers />} />
+                <Route path="samples" element={<Samples />} />
+                <Route path="logs" element={<Logs />} />
+                <Route path="timeline" element={<Timeline />} />
+                <Route path="checkpoints" element={<Checkpoints />} />
+                <Route path="config" element={<Config />} />
+              </Route>
+              <Route path="*" element={<Empty title="There is no such page">The address may be old, or mistyped.</Empty>} />
+            </Routes>
+          </Suspense>
+        </Broken>
       </Shell>
     </Live>
   );

@@ -127,5 +127,7 @@ export function useTitle(title: string): void {
   useEffect(() => {
     document.title = `${title} · rlhf_cluster`;
   }, [title]);
-  useEffect(() => window.scrollTo(0, 0), [pathname]);
+  useEffect(() => {
+    window.scrollTo(0, 0); // newer browsers return a promise, which is no way to clean up
+  }, [pathname]);
 }

@@ -6,7 +6,8 @@ const DASH = "–";
 /** Four significant digits, no exponent for everyday sizes. */
 export function figure(value: Figure | undefined, digits = 4): string {
   if (value === null || value === undefined || Number.isNaN(value)) return DASH;
-  const size = Math.abs(value);
+  if (value < 0) return `−${figure(-value, digits)}`;
+  const size = value;
   if (size >= 1000) return value.toLocaleString("en", { maximumFractionDigits: 0 });
   if (size !== 0 && size < 1e-4) return value.toExponential(1).replace(".0e", "e");
   return String(Number(value.toPrecision(digits)));

@@ -62,3 +62,10 @@ describe("an event", () => {
     expect(inWords({ kind: "PromptQuarantined", text: "", body: {}, step: 3 })).toBe("Prompt quarantined");
   });
 });
+
+it("what somebody asked is told as people say it", () => {
+  const told = (body: Record<string, unknown>) => inWords({ kind: "Asked", text: "ada asked: scale, role = rollout", body, step: 3 });
+  expect(told({ command: "Scale", role: "rollout", num_workers: 3 })).toBe("ada asked for 3 rollout workers");
+  expect(told({ command: "Drain", worker_id: "rollout-1" })).toBe("ada asked to drain rollout-1");
+  expect(told({ command: "Dance" })).toBe("ada asked: scale, role = rollout");
+});

@@ -92,8 +92,11 @@ export const NOTABLE = [
 
 /** The sentence of the service, or one made of the event's fields. */
 export function inWords(event: Pick<Event, "kind" | "text" | "body" | "step">): string {
+  // The paths are with the checkpoints.
+  if (event.kind === "CheckpointSaved") return `Checkpoint saved at step ${event.step}`;
   // What was asked begins with who asked, and a name is written as its owner writes it.
-  if (event.text) return event.kind === "Asked" ? event.text : capital(event.text);
+  if (event.kind === "Asked") return asked(event.text, event.body as Record<string, string | number | null | undefined>);
+  if (event.text) return capital(event.text);
   const body = event.body as Record<string, string | number | undefined>;
   switch (event.kind) {
     case "JobStarted":
@@ -104,14 +107,30 @@ export function inWords(event: Pick<Event, "kind" | "text" | "body" | "step">): 
       return `Step ${event.step} done`;
     case "Evaluated":
       return `Evaluated at step ${event.step}`;
-    case "CheckpointSaved":
-      return `Checkpoint saved to ${body.path}`;
     case "WorkerChanged":
       return `${body.worker_id} is ${body.state}${body.reason ? `: ${body.reason}` : ""}`;
     case "JobEnded":
       return `Ended: ${body.outcome}${body.message ? `, ${body.message}` : ""}`;
     default:
       return capital(event.kind.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase());
+  }
+}
+
+/** `ada asked: scale, role = rollout, num_workers = 3` as people say it; what has no such words stays as it is. */
+function asked(text: string, body: Record<string, string | number | null | undefined>): string {
+  const who = text.split(" asked")[0];
+  const many = (number: unknown) => `${number} ${body.role} ${number === 1 ? "worker" : "workers"}`;
+  switch (body.command) {
+    case "Scale":
+      return `${who} asked for ${many(body.num_workers)}`;
+    case "Autoscale":
+      return body.min_workers ? `${who} lets a policy keep between ${body.min_workers} and ${many(body.max_workers)}` : `${who} asked for a fixed number of ${body.role} workers`;
+    case "Drain": case "Restart":
+      return `${who} asked to ${String(body.command).toLowerCase()} ${body.worker_id}`;
+    case "Pause": case "Resume": case "Stop": case "Checkpoint":
+      return `${who} asked the job to ${{ Pause: "pause", Resume: "go on", Stop: "end", Checkpoint: "write a checkpoint" }[body.command]}`;
+    default:
+      return text;
   }
 }
 

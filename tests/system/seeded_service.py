@@ -337,9 +337,18 @@ def _lines(now_s: float, rng: random.Random) -> list[LogLine]:
     ]
 
 
-def go_on(db: Database, job_id: str, *, step: int, num_steps: int, stop: threading.Event) -> None:
+def _there(db: Database) -> dict[str, str]:
+    """The jobs that a service before this one has left, by their state."""
+    with db.reading() as c:
+        return {row.state: row.job_id for row in jobs.page(c, limit=50)[0]}
+
+
+def go_on(db: Database, job_id: str, *, stop: threading.Event) -> None:
     """Steps of the running job, one a second, until `stop`."""
     rng = random.Random(1)
+    with db.reading() as c:
+        row = jobs.get(c, job_id)
+    step, num_steps = row.view["step"], row.num_steps
     while not stop.wait(1.0) and step < num_steps:
         step += 1
         now_s = time.time()
@@ -371,13 +380,12 @@ def main() -> None:
         port = listener.getsockname()[1]
         app = create_app(ServiceSettings(data_dir=data_dir, port=port, root_path=given.root_path))
         db, stop = app.state.service.db, threading.Event()
-        made = seed(db, now_s=time.time()) if is_new and not given.empty else {}
+        made = seed(db, now_s=time.time()) if is_new and not given.empty else _there(db)
         with db.writing() as c:
             _, secret = tokens.add(c, name="ada", scopes=["admin"], now_s=time.time())
         print(f"http://127.0.0.1:{port}{given.root_path}/login#token={secret}", json.dumps(made), flush=True)
-        if given.live and made:
-            told = {"step": 143, "num_steps": 400, "stop": stop}
-            threading.Thread(target=go_on, args=(db, made["running"]), kwargs=told, daemon=True).start()
+        if given.live and "running" in made:
+            threading.Thread(target=go_on, args=(db, made["running"]), kwargs={"stop": stop}, daemon=True).start()
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listener])
         stop.set()

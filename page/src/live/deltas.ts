@@ -17,7 +17,9 @@ export function latestWith(latest: Latest, event: Told): Latest {
 
 /** Whether nothing is missing between what the set has and the event: answers and events may cross on their way. */
 export function isNext(set: SeriesSet, event: Told): boolean {
-  return event.step <= set.last_step + 1;
+  // `last_step` is where to ask on, which may be before the newest.
+  const newest = Math.max(set.last_step, ...set.series.map((each) => each.steps.at(-1) ?? -1));
+  return event.step <= newest + 1;
 }
 
 /** `keys` are those that the set was asked for; a key is there only once it has a value. */

@@ -12,7 +12,7 @@ export interface Clock {
 const SOON_MS = 150;
 export const EVERY_MS = 2000;
 /** Lists cost the service more than one job does, and nobody reads them that fast. */
-const SLOW: Record<string, number> = { jobs: 4000, samples: 10_000, spark: 10_000, components: 10_000 };
+const SLOW: Record<string, number> = { job: 4000, jobs: 4000, samples: 10_000, spark: 10_000, components: 10_000 };
 const JITTER = 0.25;
 
 export class Pace {

@@ -71,6 +71,14 @@ export function Chart({ label, steps, lines, band, group, onCursor }: Props) {
 
 const size = (element: HTMLElement) => ({ width: element.clientWidth || 300, height: element.clientHeight || 160 });
 
+/** With a tenth of air; a line that never moves lies low in a scale of its own size, and at nought on the ground. */
+function range(least: Figure, most: Figure): [number, number] {
+  if (least === null || most === null) return [0, 1];
+  if (least < most) return uPlot.rangeNum(least, most, 0.1, true) as [number, number];
+  const air = Math.abs(least) || 1;
+  return least < 0 ? [least - air, 0] : [0, least + air];
+}
+
 function options(
   element: HTMLElement, lines: readonly Line[], bandColour: string | undefined, group: string, onCursor: (index: number | null) => void,
 ): uPlot.Options {
@@ -89,7 +97,7 @@ function options(
       sync: { key: group, setSeries: false }, drag: { x: true, y: false },
       points: { size: 7, width: 2, fill: colour("--surface") }, y: false,
     },
-    scales: { x: { time: false } },
+    scales: { x: { time: false }, y: { range: (_, least, most) => range(least, most) } },
     axes: [
       { ...axis, size: 26, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick.toLocaleString("en") : "")) },
       { ...axis, size: 52, ...(lines.every((line) => line.isStepped) && { incrs: [1, 2, 5, 10, 20, 50, 100, 1000] }), values: (_, ticks) => ticks.map((tick) => figure(tick)) },

@@ -187,7 +187,9 @@ export function Confirm({ title, children, action, danger, onClose }: {
 }) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => dialog.current?.showModal(), []);
+  useEffect(() => {
+    dialog.current?.showModal();
+  }, []);
   return (
     <dialog ref={dialog} className={css.dialog} aria-labelledby={id} onCancel={() => onClose(false)}>
       <h2 id={id}>{title}</h2>

@@ -48,7 +48,8 @@ export function NewJob() {
   const checked = useQuery({
     queryKey: ["checked", asked],
     queryFn: () => send<Checked>("POST", "/jobs/validate", { body: JSON.parse(asked) }),
-    enabled: isWorthChecking,
+    // What is asked lags behind what is written.
+    enabled: isWorthChecking && asked === JSON.stringify(body),
     placeholderData: keepPreviousData,
     staleTime: Infinity,
   });

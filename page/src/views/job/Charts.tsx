@@ -100,7 +100,7 @@ function Curve({ name, series, weight, group }: { name: string; series: Series |
       </div>
       <div className={css.chart}>
         {drawn && series!.steps.length > 0
-          ? <Chart label={`${title} over steps, ${figure(drawn.values[last])}${main?.unit ? ` ${main.unit}` : ""} at the end`} steps={series!.steps} lines={drawn.lines} band={drawn.band} group={group} onCursor={setAt} />
+          ? <Chart label={`${title} over ${series!.steps.length} steps, ${figure(drawn.values[last])}${main?.unit ? ` ${main.unit}` : ""} at the end`} steps={series!.steps} lines={drawn.lines} band={drawn.band} group={group} onCursor={setAt} />
           : <Empty title="Nothing measured yet" />}
       </div>
     </section>

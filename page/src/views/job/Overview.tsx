@@ -18,7 +18,11 @@ const TILES = [
   ["rollout/completion_length_mean", "Completion length", "tokens"],
   ["rollout/tokens_per_s", "Rollout", "tokens/s"],
   ["driver/step_s", "Step", "s"],
+  ["learner/entropy", "Entropy", "nats"],
+  ["learner/tokens_per_s", "Learner", "tokens/s"],
 ] as const;
+/** Two or three rows, without a hole. */
+const MOST = 6;
 const KEYS = TILES.map(([key]) => key);
 
 export function Overview() {
@@ -27,7 +31,7 @@ export function Overview() {
   const series = useSeries(job.job_id, KEYS);
   const curves = new Map(series.data?.series.map((each) => [each.key, each.values]));
   const values = latest.data?.values ?? {};
-  const tiles = TILES.filter(([key]) => key in values);
+  const tiles = TILES.filter(([key]) => key in values).slice(0, MOST);
   return (
     <div className={css.overview}>
       <div className={css.stack}>
@@ -35,8 +39,10 @@ export function Overview() {
           {tiles.map(([key, name, unit]) => (
             <div key={key} className={css.tile}>
               <dt>{name}</dt>
-              <dd>{figure(values[key], 3)}{unit && <small>{unit}</small>}</dd>
-              <Sparkline values={thinned(curves.get(key) ?? [])} height={38} label={`${name} so far`} />
+              <dd>
+                <span>{figure(values[key], 3)}{unit && <small>{unit}</small>}</span>
+                <Sparkline values={thinned(curves.get(key) ?? [])} height={38} label={`${name} so far`} />
+              </dd>
             </div>
           ))}
         </dl>}
@@ -167,7 +173,7 @@ function RecentCard() {
           {recent.map((event) => (
             <li key={event.event_id}>
               <time dateTime={new Date(event.time_s * 1000).toISOString()}>{clock(event.time_s)}</time>
-              <Dot tone={eventTone(event)}><span style={{ whiteSpace: "normal" }}>{inWords(event)}</span></Dot>
+              <Dot tone={eventTone(event)}><span className={css.told}>{inWords(event)}</span></Dot>
             </li>
           ))}
         </ul>

@@ -32,7 +32,7 @@ export function Group({ group, all, find, against, reference, onGroup, isAlone }
       {against === "reference" && (base && base.step !== first.step
         ? <Completion sample={base} all={all} find={find} note="the reference, before the first step" />
         : !base && <p className={css.aside}>The reference was not asked this prompt. It answers those of the evaluation before the first step: choose “Evaluation”.</p>)}
-      {group.map((sample) => <Completion key={sample.sample_id} sample={sample} all={all} find={find} base={sample === base ? undefined : base} note={against === "best" && sample === base ? "the best of its group" : undefined} />)}
+      {group.map((sample) => <Completion key={sample.sample_id} sample={sample} all={all} find={find} base={sample === base ? undefined : base} note={against === "best" && sample === base ? "the best of its siblings" : undefined} />)}
     </article>
   );
 }

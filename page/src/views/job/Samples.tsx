@@ -42,12 +42,12 @@ export function Samples() {
       <div className={css.tools} role="search">
         <Segments label="From" value={(value("kind") || "any") as "any"} options={[["any", "All"], ["step" as "any", "Training"], ["eval" as "any", "Evaluation"]]} onChange={(kind) => change("kind", kind === "any" ? "" : kind)} />
         <Steps steps={(steps.data ?? []).filter((each) => !kind || each.kind === kind)} step={value("step")} onChange={(step) => change("step", step)} />
-        <label>Reward<input className={parts.input} style={{ width: 78 }} type="number" step="any" placeholder="from" aria-label="Least reward" value={value("min")} onChange={(event) => change("min", event.target.value)} /></label>
-        <label>to<input className={parts.input} style={{ width: 78 }} type="number" step="any" placeholder="to" aria-label="Greatest reward" value={value("max")} onChange={(event) => change("max", event.target.value)} /></label>
-        <input className={parts.input} style={{ width: 220 }} type="search" placeholder="Words in prompt or completion" aria-label="Search samples" value={q} onChange={(event) => { setQ(event.target.value); change("q", event.target.value); }} />
+        <label>Reward<input className={parts.input} style={{ width: 68 }} type="number" step="any" placeholder="from" aria-label="Least reward" value={value("min")} onChange={(event) => change("min", event.target.value)} /></label>
+        <label>to<input className={parts.input} style={{ width: 68 }} type="number" step="any" placeholder="to" aria-label="Greatest reward" value={value("max")} onChange={(event) => change("max", event.target.value)} /></label>
+        <input className={parts.input} style={{ width: 190 }} type="search" placeholder="Words in prompt or completion" aria-label="Search samples" value={q} onChange={(event) => { setQ(event.target.value); change("q", event.target.value); }} />
         <label>Differences from
           <select className={parts.input} value={against} onChange={(event) => change("diff", event.target.value === "nothing" ? "" : event.target.value)}>
-            <option value="nothing">nothing</option><option value="best">the best of the group</option><option value="reference">the reference's answer</option>
+            <option value="nothing">nothing</option><option value="best">the best sibling</option><option value="reference">the reference</option>
           </select>
         </label>
         <label className={css.spring}>Sort

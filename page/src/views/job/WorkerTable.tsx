@@ -39,7 +39,7 @@ function Row({ worker, pool, most }: { worker: Worker; pool: Pool; most: number 
   const isActive = worker.state === "serving" || worker.state === "adopting";
   const isThere = !isOver(job) && worker.state !== "draining" && worker.state !== "lost";
   const hasVersion = worker.version >= 0 && (pool.pool === "rollout" || pool.pool === "learner");
-  const rate = isActive ? worker.tokens_per_s : null;
+  const rate = isActive && (pool.pool === "rollout" || pool.pool === "reference") ? worker.tokens_per_s : null;
   return (
     <tr>
       <td><code>{worker.worker_id}</code></td>
