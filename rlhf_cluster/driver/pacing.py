@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rlhf_cluster.driver.fleet import Fleet
 
 NO_BOUNDS = Bounds(min_workers=1, max_workers=sys.maxsize)
+STAYS = 10
+"""Steps in a row after which a policy that leaves the number as it is says why, once."""
 
 
 class Pacing:
@@ -42,6 +44,8 @@ class Pacing:
         )
         self._decided: tuple[Bounds | None, str] = (None, "")
         """The policy's last sentence, and under which bounds."""
+        self._stayed: tuple[Bounds | None, int, int] = (None, 0, 0)
+        """Under which bounds the policy has left which number alone, and for how many measured steps."""
         self._advice: Decision | None = None
         """The last one that asked for a number."""
 
@@ -89,9 +93,22 @@ class Pacing:
         self._decided = (bounds, decision.reason)
         if decision.wanted:
             self._advice = decision
-        if bounds is not None and decision.num_workers != self._fleet.pool.size:
-            text = f"rollout workers: {decision.reason}{self.sizes.choose(decision.num_workers)}"
-            self._emit(Notice(time_s=self._clock.time(), step=step, level="info", text=text))
+        if bounds is None:
+            return
+        if decision.num_workers != self._fleet.pool.size:
+            self._say(f"{decision.reason}{self.sizes.choose(decision.num_workers)}", step=step)
+        elif decision.wanted and self._stays(bounds) == STAYS:
+            self._say(decision.reason, step=step)
+
+    def _stays(self, bounds: Bounds) -> int:
+        size = self._fleet.pool.size
+        before, num_before, num_steps = self._stayed
+        is_same = (before, num_before) == (bounds, size)
+        self._stayed = (bounds, size, num_steps + 1 if is_same else 1)
+        return self._stayed[2]
+
+    def _say(self, text: str, *, step: int) -> None:
+        self._emit(Notice(time_s=self._clock.time(), step=step, level="info", text=f"rollout workers: {text}"))
 
     def _rates(self, metrics: Mapping[str, float]) -> StepRates:
         size, num_serving = self._fleet.pool.size, len(self._fleet.serving())

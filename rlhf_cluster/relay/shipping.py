@@ -25,6 +25,10 @@ may be larger."""
 FOR_THE_LEDGER_ONLY = "groups"
 """A step's entry lists every group; the service keeps the figures, and the samples come as files."""
 
+SAMPLE_FILES = 8
+"""Sent between two messages."""
+SAMPLES_S = 20.0
+"""For sample files after a driver's end, of which nobody hears before: what is left stays in the job's directory."""
 OUTCOMES = ("succeeded", "failed", "interrupted")
 
 log = logging.getLogger(__name__)
@@ -57,12 +61,16 @@ class Shipping:
             if not has_more:
                 await asyncio.sleep(EVERY_S)
 
-    async def drain(self) -> None:
-        """Send all that is left of a driver that has ended. Raises `Unreachable`, `Superseded`."""
-        while await self.once(is_final=True):
+    async def drain(self, *, samples_s: float = SAMPLES_S) -> None:
+        """Send all that is left of a driver that has ended, and of the samples what can be sent within `samples_s`.
+        Raises `Unreachable`, `Superseded`."""
+        deadline_s = time.monotonic() + samples_s
+        while await self.once(is_final=True, sends_samples=time.monotonic() < deadline_s):
             pass
+        if self._samples.next():
+            log.warning("not all samples could be sent within %g s; the others are in %s", samples_s, self._job_dir)
 
-    async def once(self, *, is_final: bool = False) -> bool:
+    async def once(self, *, is_final: bool = False, sends_samples: bool = True) -> bool:
         """Send some of what is new; returns whether there is more."""
         entries = self._journal.read(max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES)
         lines = self._logs.read(max_lines=MAX_LINES, max_bytes=MAX_BYTES, now_s=time.time(), is_final=is_final)
@@ -78,19 +86,21 @@ class Shipping:
         self._journal.go_to(first + num_taken)
         self._logs.taken(lines)
         is_behind = num_taken < len(entries)
-        has_sent_samples = await self._send_samples()
-        return self._journal.is_full or self._logs.is_full or is_behind or has_sent_samples
+        has_more_samples = sends_samples and await self._send_samples()
+        return self._journal.is_full or self._logs.is_full or is_behind or has_more_samples
 
     async def _send_samples(self) -> bool:
-        path = self._samples.next()
-        if path is None:
-            return False
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                await self._link.samples(path.name, await asyncio.to_thread(path.read_bytes))
-            except Refused as error:
-                log.warning("%s stays in the job's directory only: %s", path.name, error)
-        self._samples.done(path.name)
+        """Some of them; whether there may be more."""
+        for _ in range(SAMPLE_FILES):
+            path = self._samples.next()
+            if path is None:
+                return False
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    await self._link.samples(path.name, await asyncio.to_thread(path.read_bytes))
+                except Refused as error:
+                    log.warning("%s stays in the job's directory only: %s", path.name, error)
+            self._samples.done(path)
         return True
 
     def _view(self) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ yet waits.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -126,16 +127,20 @@ class SampleSpool:
         """`names` are those that the service has."""
         self._directory = directory
         self._done = set(names)
+        self._found: deque[Path] = deque()
+        """Those of the last look into the directory that are not done, in order."""
 
     def next(self) -> Path | None:
         """The next file that is not done."""
-        if not self._directory.is_dir():
-            return None
-        found = sorted(self._directory.glob("[!.]*.parquet"))
-        return next((path for path in found if path.name not in self._done), None)
+        if not self._found and self._directory.is_dir():
+            every = sorted(self._directory.glob("[!.]*.parquet"))
+            self._found.extend(path for path in every if path.name not in self._done)
+        return self._found[0] if self._found else None
 
-    def done(self, name: str) -> None:
-        self._done.add(name)
+    def done(self, path: Path) -> None:
+        """The one that is next."""
+        assert self._found.popleft() == path
+        self._done.add(path.name)
 
 
 def last_lines(path: Path, *, num_lines: int, num_bytes: int = 64 * 1024) -> list[str]:

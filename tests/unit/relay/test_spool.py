@@ -165,7 +165,7 @@ def test_samples_come_in_order_whole_and_once(tmp_path: Path):
     seen = []
     while path := spool.next():
         seen.append(path.name)
-        spool.done(path.name)
+        spool.done(path)
     assert seen == ["step-000002.parquet", "step-000003.parquet"]
 
 
