@@ -42,7 +42,7 @@ def test_files_have_a_bound_of_their_own(narrow):
 
 
 def test_not_ready_is_a_problem_too(app, db):
-    probe = TestClient(app, base_url="http://10.1.2.3:8420", raise_server_exceptions=False)
+    probe = TestClient(app, base_url="http://192.0.2.3:8420", raise_server_exceptions=False)
     assert probe.get("/readyz").json() == {"status": "ok"}
     assert probe.get("/healthz").json() == {"status": "ok"}
     with db.writing() as connection:
