@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from rlhf_cluster.driver import mailbox
@@ -33,14 +34,17 @@ class Commands:
         for path in (job_dir / "control" / "inbox").glob(f"{OURS}*.json"):
             mailbox.withdraw(job_dir, path.stem)
 
-    async def receive(self) -> None:
+    async def receive(self, *, kill: Callable[[], None]) -> None:
         """consumes: the service's commands; produces: files in the inbox; waits for: the service, which answers at the
-        latest after `WAIT_S`; unblocked by: cancellation."""
+        latest after `WAIT_S`; unblocked by: cancellation. `kill` ends the driver: one that hangs reads no command."""
         while True:
             try:
                 told = await self._link.commands(held=list(self._held), wait_s=WAIT_S)
                 for delivered in told.commands:
                     self._deliver(delivered)
+                if told.kill:
+                    kill()
+                    await asyncio.sleep(AGAIN_S)  # what runs beside this sees the end
             except (Unreachable, OSError):
                 await asyncio.sleep(AGAIN_S)
 

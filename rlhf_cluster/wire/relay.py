@@ -67,6 +67,8 @@ class Delivered(Message):
 
 class Commands(Message):
     commands: list[Delivered]
+    kill: bool = False
+    """Whether the job is to end at once, without another step or checkpoint."""
 
 
 class Answered(Request):

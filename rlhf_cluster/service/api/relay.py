@@ -13,6 +13,7 @@ from sqlalchemy import Row
 from starlette.concurrency import run_in_threadpool
 
 from rlhf_cluster.errors import DataError
+from rlhf_cluster.flow.attempts import KILL
 from rlhf_cluster.service import ingest as taking
 from rlhf_cluster.service.api.uploads import path_of
 from rlhf_cluster.service.auth import Relay
@@ -130,21 +131,23 @@ async def wait_for_commands(
     while True:
         found = await run_in_threadpool(_deliver, service.db, attempt, set(held or ()))
         left_s = deadline_s - time.monotonic()
-        if found or left_s <= 0 or service.hub.is_closed or await request.is_disconnected():
-            return Commands(commands=found)
+        is_any = found.commands or found.kill
+        if is_any or left_s <= 0 or service.hub.is_closed or await request.is_disconnected():
+            return found
         await asyncio.sleep(min(left_s, LOOK_EVERY_S))
 
 
-def _deliver(db: Database, attempt: Row, held: set[str]) -> list[Delivered]:
+def _deliver(db: Database, attempt: Row, held: set[str]) -> Commands:
     with db.reading() as connection:
-        taking.fence(connection, attempt)
+        if taking.fence(connection, attempt).wanted == KILL:
+            return Commands(commands=[], kill=True)
         if not _new(commands.of_job(connection, attempt.job_id, limit=200)[0], held):
-            return []
+            return Commands(commands=[])
     with db.writing() as connection:
         taking.fence(connection, attempt)
         rows = _new(commands.waiting(connection, attempt.job_id, now_s=time.time()), held)
         commands.deliver(connection, [row.command_id for row in rows])
-        return [Delivered.model_validate(row) for row in rows]
+        return Commands(commands=[Delivered.model_validate(row) for row in rows])
 
 
 def _new(rows: Sequence[Row], held: set[str]) -> list[Row]:

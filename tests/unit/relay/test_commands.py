@@ -41,7 +41,7 @@ def relay(stand_in: StandIn, job_dir: Path, until: Callable[[], bool]) -> None:
     async def whole() -> None:
         async with Link(stand_in.url, token="secret", num_tries=1) as link, asyncio.timeout(BOUND_S):
             commands = Commands(job_dir, link)
-            work = [asyncio.create_task(commands.receive()), asyncio.create_task(commands.answer())]
+            work = [asyncio.create_task(commands.receive(kill=lambda: None)), asyncio.create_task(commands.answer())]
             while not until():
                 assert not any(task.done() for task in work)
                 await asyncio.sleep(0.01)
@@ -99,12 +99,26 @@ def test_what_a_former_attempt_left_is_withdrawn_and_what_a_person_asked_stays(t
     assert [command_id for command_id, _ in Mailbox(tmp_path).take()] == [own]
 
 
+def test_a_job_that_is_to_be_killed_needs_no_driver_that_listens(tmp_path, stand_in: StandIn):
+    stand_in.says = lambda asked: Said(200, {"commands": [], "kill": True})
+
+    async def whole() -> None:
+        was_killed = asyncio.Event()
+        async with Link(stand_in.url, token="secret", num_tries=1) as link, asyncio.timeout(BOUND_S):
+            receiving = asyncio.create_task(Commands(tmp_path, link).receive(kill=was_killed.set))
+            await was_killed.wait()
+            receiving.cancel()
+
+    asyncio.run(whole())
+    assert not list((tmp_path / "control" / "inbox").glob("*"))
+
+
 def test_an_answer_outlives_a_service_that_is_away_and_a_driver_that_sweeps(tmp_path, stand_in: StandIn):
     async def whole() -> None:
         async with Link(stand_in.url, token="secret", num_tries=1) as link:
             stand_in.says = delivering(SCALE)
             commands = Commands(tmp_path, link)
-            receiving = asyncio.create_task(commands.receive())
+            receiving = asyncio.create_task(commands.receive(kill=lambda: None))
             async with asyncio.timeout(BOUND_S):
                 while not (tmp_path / "control" / "inbox" / "cmd_0.json").exists():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)

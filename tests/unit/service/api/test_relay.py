@@ -120,6 +120,12 @@ def test_a_command_whose_time_is_over_is_not_delivered(relay: TestClient, job, d
     assert row.state == "expired"
 
 
+def test_a_kill_is_told_at_once_and_in_place_of_commands(relay: TestClient, job, db: Database, api: TestClient):
+    add_command(db, job)
+    assert api.post(f"/api/v1/jobs/{job['job_id']}/kill").status_code == 202
+    assert relay.get(f"{RELAY}/commands?wait=30").json() == {"commands": [], "kill": True}
+
+
 def test_a_file_of_samples_is_taken_once(relay: TestClient, job, db: Database):
     relay.post(f"{RELAY}/register", json=WHO)
     for _ in range(2):
