@@ -27,6 +27,10 @@ import pytest
 START_S = 60.0
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=32MB", "listen_addresses=")
 
+# A shell that runs tests in the background has them ignore Ctrl-C, and what they start inherits that: no test that
+# presses it would ever be heard.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=60)
 hypothesis.settings.load_profile("tests")

@@ -46,9 +46,9 @@ def logs(job: Path | str, follow: bool, component: str | None, search: str | Non
     with connected() as client:
         job_id = client.find(job).job_id
         chosen = {"component": component, "q": search}
-        last_id = _show(client.logs(job_id, tail=tail, limit=PAGE, **chosen), output=output)
-        if follow:
-            with detaching(f"the job goes on; `rlhf logs -f {job_id}` shows its lines again"):
+        with detaching(f"the job goes on; `rlhf logs -f {job_id}` shows its lines again"):
+            last_id = _show(client.logs(job_id, tail=tail, limit=PAGE, **chosen), output=output)
+            if follow:
                 _follow(client, job_id, chosen, after=last_id, output=output)
 
 

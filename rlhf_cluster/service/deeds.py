@@ -114,9 +114,10 @@ class Deeds:
 
     def _wait(self, job: Row, why: str) -> bool:
         message = f"waiting for Ray: {why}"
-        if job.message != message:
+        state = job.state if job.state == "queued" else "launching"  # nothing of it runs
+        if (job.state, job.message) != (state, message):
             with self._db.writing() as connection:
-                jobs.set_state(connection, job.job_id, job.state, message=message, now_s=self._clock())
+                jobs.set_state(connection, job.job_id, state, message=message, now_s=self._clock())
         return False
 
     def _give_up(self, job: Row, row: Row, why: str) -> bool:

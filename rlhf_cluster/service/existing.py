@@ -22,11 +22,9 @@ def unfinished_job(connection: Connection, job_id: str) -> Row:
     row = job(connection, job_id)
     if row.state in OVER:
         why = f": {row.message}" if row.message else ""
-        raise ApiProblem(
-            409,
-            "job_is_over",
-            f"job {row.name!r} has {_ended(row.state)}{why}; retry goes on with it, clone starts it anew",
-        )
+        next_step = "" if row.state == "succeeded" else "retry goes on with it, "
+        detail = f"job {row.name!r} has {_ended(row.state)}{why}; {next_step}clone starts it anew"
+        raise ApiProblem(409, "job_is_over", detail)
     return row
 
 

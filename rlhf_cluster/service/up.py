@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -66,6 +67,10 @@ class State:
     server: Started | None = None
     url: str = ""
     ray: PrivateRay | None = None
+
+    @property
+    def port(self) -> int | None:
+        return urlsplit(self.url).port
 
 
 def up(options: UpOptions, *, tell: Callable[[str], None]) -> Up:
@@ -143,7 +148,7 @@ def _with_ray(state: State, options: UpOptions, data_dir: Path, *, tell: Callabl
     )
     if state.server is not None:
         state.server.end(grace_s=SERVER_GRACE_S)  # it knows the Ray that has died
-    return _write_state(State(ray=ray), data_dir)
+    return _write_state(State(ray=ray, url=state.url), data_dir)
 
 
 def _with_server(
@@ -152,7 +157,7 @@ def _with_server(
     if state.server is not None and state.server.is_alive():
         return state
     tell("starting the service")
-    port = options.port if options.port is not None else _port(options.host)
+    port = options.port if options.port is not None else _port(options.host, before=state.port)
     arguments = [sys.executable, "-m", "rlhf_cluster.cli", "serve", "--data-dir", str(data_dir)]
     arguments += ["--host", options.host, "--port", str(port)]
     arguments += ["--ray-address", ray_url] if ray_url else []
@@ -215,8 +220,9 @@ def _ray_token(data_dir: Path) -> str:
     return token
 
 
-def _port(host: str) -> int:
-    for port in (DEFAULT_PORT, 0):
+def _port(host: str, *, before: int | None) -> int:
+    """That of `before`, if it can be had: there the relays of jobs that run look for the service."""
+    for port in (before or DEFAULT_PORT, DEFAULT_PORT, 0):
         with contextlib.suppress(OSError), socket.create_server((host, port)) as free:
             return free.getsockname()[1]
     return DEFAULT_PORT  # the server tells what is wrong with the host

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .up_service import UpService
 
 BOUND_S = 280
 
@@ -49,3 +51,12 @@ def rlhf(tmp_path: Path, word_world_home: Path) -> Callable[..., Finished]:
         return Finished(done.returncode, done.stdout, done.stderr, runs)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def up_service(word_world_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpService]:
+    """One service with a Ray of its own for all tests of a file; nothing of it is left afterwards."""
+    service = UpService(home=word_world_home, data_dir=tmp_path_factory.mktemp("up") / "service")
+    service.up()
+    yield service
+    service.down()
