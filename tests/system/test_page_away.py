@@ -51,7 +51,10 @@ def points(page: Any) -> int:
 
 
 def test_a_page_whose_service_is_killed_says_so_goes_on_by_itself_and_has_every_step_once(tmp_path, chromium):
-    with seeded(tmp_path / "service") as service, person(chromium, f"{service.url}/login#token={service.token}") as page:
+    with (
+        seeded(tmp_path / "service") as service,
+        person(chromium, f"{service.url}/login#token={service.token}") as page,
+    ):
         job = service.jobs["running"]
         page.goto(f"{service.url}/jobs/{job}/charts")
         before = points(page)
