@@ -60,6 +60,7 @@ def test_every_view_fits_its_window_and_has_no_fault_that_keeps_anybody_out(serv
         for name, (path, text) in VIEWS.items():
             page.goto(service.url + path.format(**service.jobs))
             page.get_by_text(text).first.wait_for()
+            wait_until(lambda: page.get_by_label("Loading").count() == 0)
             for width, theme in LOOKS:
                 page.set_viewport_size({"width": width, "height": 900})
                 page.emulate_media(color_scheme=theme)
@@ -156,6 +157,29 @@ def test_a_job_is_submitted_scaled_and_cancelled_by_the_keyboard_alone(service, 
         page.keyboard.press("Enter")
         page.get_by_text("Cancelled", exact=True).first.wait_for()
         assert service.get(f"/jobs/{job_id}")["state"] == "cancelled"
+
+
+def test_a_worker_is_restarted_and_another_drained_after_one_was_asked_whether_one_means_it(service, chromium):
+    with person(chromium, login(service)) as page:
+        page.goto(f"{service.url}/jobs/{service.jobs['running']}/workers")
+        for verb, told in (("Restart", "is replaced by a new one"), ("Drain", "hands its work over and leaves")):
+            page.get_by_role("button", name=f"{verb} rollout-1").click()
+            page.get_by_role("button", name=f"{verb} it").click()
+            page.get_by_text(f"rollout-1 {told}").wait_for()
+        assert page.complaints == []
+
+
+def test_a_token_is_made_shown_once_and_revoked(service, chromium):
+    with person(chromium, login(service)) as page:
+        page.get_by_role("link", name="Tokens").click()
+        page.get_by_label("For whom").fill("nightly")
+        page.get_by_role("button", name="Make it").click()
+        page.get_by_text("shown this once").wait_for()
+        page.reload()
+        page.get_by_role("button", name="Revoke nightly").click()
+        assert page.get_by_text("shown this once").count() == 0
+        page.get_by_role("button", name="Revoke it").click()
+        page.get_by_role("row", name=re.compile("nightly")).get_by_text("revoked").wait_for()
 
 
 def to(page: Any, role: str, name: Any, *, within: str | None = None, backwards: bool = False) -> None:

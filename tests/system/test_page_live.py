@@ -15,7 +15,7 @@ import pytest
 
 from .page_stage import browser, needs_page, person, wait_until
 
-pytestmark = [needs_page, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [needs_page, pytest.mark.slow, pytest.mark.timeout(600)]
 BOUND_S = 150.0
 DIFFERENT = """
 rollout.engine.type=transformers
@@ -32,7 +32,7 @@ def rlhf(home: Path, *words: str) -> dict[str, Any]:
         env={**os.environ, "RLHF_CLUSTER_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=BOUND_S,
+        timeout=2 * BOUND_S,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -46,7 +46,7 @@ export function Overview() {
             </div>
           ))}
         </dl>}
-        <TimeCard values={values} />
+        {notYet(latest, 6) ?? <TimeCard values={values} />}
         <AttemptsCard />
       </div>
       <div className={css.stack}>
