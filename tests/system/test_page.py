@@ -179,7 +179,8 @@ def test_a_token_is_made_shown_once_and_revoked(service, chromium):
         page.get_by_role("button", name="Revoke nightly").click()
         assert page.get_by_text("shown this once").count() == 0
         page.get_by_role("button", name="Revoke it").click()
-        page.get_by_role("row", name=re.compile("nightly")).get_by_text("revoked").wait_for()
+        page.get_by_text("nightly is revoked").wait_for()
+        page.get_by_role("row", name=re.compile("nightly")).wait_for(state="detached")
 
 
 def to(page: Any, role: str, name: Any, *, within: str | None = None, backwards: bool = False) -> None:

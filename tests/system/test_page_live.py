@@ -1,4 +1,4 @@
-"""A person at the page of a real `rlhf up`: logs in by its address, submits a job, watches and scales it, ends it."""
+"""A person at the page of a real `rlhf up`: logs in, submits a job, sees it learn, scales it, and ends it."""
 
 from __future__ import annotations
 

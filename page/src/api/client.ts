@@ -41,7 +41,8 @@ async function request<Answer>(method: string, url: string, init: RequestInit): 
     throw new Away("the service does not answer");
   }
   const isJson = answer.headers.get("content-type")?.includes("json") ?? false;
-  if (answer.ok) return (isJson ? await answer.json() : undefined) as Answer;
+  // An answer without content may still name its kind.
+  if (answer.ok) return (isJson && answer.status !== 204 ? await answer.json() : undefined) as Answer;
   if (isJson) throw new ApiError((await answer.json()) as Problem);
   if (answer.status >= 500) throw new Away(`something before the service answered ${answer.status}`);
   const detail = `the service answered ${answer.status} ${answer.statusText}`;

@@ -168,7 +168,7 @@ export function useVerb(id: string) {
   return useMutation({
     mutationFn: ({ verb, key }: { verb: Verb; key: string }) =>
       send<Command | Job>("POST", `/jobs/${id}/${verb}`, { headers: { "Idempotency-Key": key } }),
-    onSettled: () => refresh(client, id),
+    onSettled: () => void refresh(client, id),
   });
 }
 
@@ -182,7 +182,7 @@ export function useSetPool(id: string) {
     // The next change needs the generation that this one made.
     onSuccess: (made) =>
       client.setQueryData<Pool[]>(["pools", id], (before) => before?.map((each) => (each.pool === made.pool ? made : each))),
-    onSettled: () => client.invalidateQueries({ queryKey: ["pools", id] }),
+    onSettled: () => void client.invalidateQueries({ queryKey: ["pools", id] }),
   });
 }
 
@@ -196,7 +196,7 @@ export function useWorkerVerb(id: string) {
       send<Command>("POST", `/jobs/${id}/workers/${encodeURIComponent(workerId)}/${verb}`, {
         headers: { "Idempotency-Key": key },
       }),
-    onSettled: () => client.invalidateQueries({ queryKey: ["pools", id] }),
+    onSettled: () => void client.invalidateQueries({ queryKey: ["pools", id] }),
   });
 }
 
@@ -207,7 +207,7 @@ export function useNewToken() {
   const client = useQueryClient();
   return useMutation({
     mutationFn: (body: { name: string; scopes: Scope[]; expires_s: number | null }) => send<NewToken>("POST", "/tokens", { body }),
-    onSettled: () => client.invalidateQueries({ queryKey: ["tokens"] }),
+    onSettled: () => void client.invalidateQueries({ queryKey: ["tokens"] }),
   });
 }
 
@@ -215,7 +215,7 @@ export function useRevoke() {
   const client = useQueryClient();
   return useMutation({
     mutationFn: (tokenId: string) => send<undefined>("DELETE", `/tokens/${tokenId}`),
-    onSettled: () => client.invalidateQueries({ queryKey: ["tokens"] }),
+    onSettled: () => void client.invalidateQueries({ queryKey: ["tokens"] }),
   });
 }
 

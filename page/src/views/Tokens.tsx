@@ -47,7 +47,8 @@ export default function Tokens({ me }: { me: Me }) {
   );
 }
 
-const isOver = (token: Token) => token.revoked_s !== null || (token.expires_s !== null && token.expires_s * 1000 < Date.now());
+/** Revoked ones are not listed. */
+const isOver = (token: Token) => token.expires_s !== null && token.expires_s * 1000 < Date.now();
 
 function Row({ token }: { token: Token }) {
   const now_s = useNow();
@@ -58,7 +59,7 @@ function Row({ token }: { token: Token }) {
     setAsked(false);
     if (isMeant) revoke.mutate(token.token_id, { onSuccess: () => say(`${token.name} is revoked.`), onError: (error) => say(sentenceOf(error), "bad") });
   };
-  const state = token.revoked_s !== null ? "revoked" : isOver(token) ? "expired" : "good";
+  const state = isOver(token) ? "expired" : "good";
   return (
     <tr>
       <td><b>{token.name}</b> <code className={parts.hint}>{token.token_id}</code></td>
