@@ -69,13 +69,13 @@ async def _run(setting: Setting) -> JobEnded:
             account.driver = driver
             await _while_held(setting.claim, driver.run(setting.stop))
     except asyncio.CancelledError:
-        account.ended("interrupted", f"aborted; {_way_on(job_dir)}")
+        account.ended("interrupted", "aborted")
         raise
     except BaseException as error:
         account.ended("failed", str(error))
         raise
     if account.step < job.train.num_steps:
-        return account.ended("interrupted", f"stopped after step {account.step}; {_way_on(job_dir)}")
+        return account.ended("interrupted", f"stopped after step {account.step}")
     return account.ended("succeeded", f"{job.train.num_steps} steps done")
 
 
@@ -91,10 +91,6 @@ async def _while_held(claim: Claim, work: Coroutine[Any, Any, None]) -> None:
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
-
-
-def _way_on(job_dir: Path) -> str:
-    return f"`rlhf resume {job_dir}` goes on"
 
 
 async def evaluate_job(job: JobConfig, checkpoint: Path | None = None) -> Evaluated:

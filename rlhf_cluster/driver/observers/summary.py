@@ -71,6 +71,7 @@ class Summary:
             ("checkpoint", self.checkpoint),
             ("job directory", self.job_dir),
             ("try it", self.next_command()),
+            ("go on", f"rlhf resume {self.job_dir}" if self.outcome == "interrupted" else None),
         )
         return "\n".join(f"{label:<16}{place}" for label, place in places if place is not None)
 

@@ -111,12 +111,12 @@ def test_the_last_view_of_a_job_shows_nobody_at_work(job):
     ]
 
 
-def test_a_stopped_job_is_interrupted_says_how_to_resume_and_resumes(job):
+def test_a_stopped_job_is_interrupted_and_resumes(job):
     stop = asyncio.Event()
     watcher = Watcher(lambda event: stop.set() if isinstance(event, StepDone) else None)
     ended = run(job, watcher, stop=stop)
     assert (ended.outcome, ended.step) == ("interrupted", 1)
-    assert f"`rlhf resume {ended.job_dir}`" in ended.message
+    assert ended.message == "stopped after step 1"
 
     again = read_job(ended.job_dir)
     assert again == job
@@ -132,7 +132,7 @@ def test_a_job_stopped_before_its_first_step_holds_no_checkpoint_and_can_be_resu
     stop.set()
     ended = run(job, Watcher(), stop=stop)
     assert (ended.outcome, ended.step, ended.checkpoint) == ("interrupted", 0, None)
-    assert f"`rlhf resume {ended.job_dir}`" in ended.message
+    assert ended.message == "stopped after step 0"
     assert run(job, Watcher(), job_dir=ended.job_dir).outcome == "succeeded"
 
 
@@ -267,7 +267,7 @@ def test_an_aborted_job_is_interrupted_and_leaves_no_task(job):
 
     ended = asyncio.run(abort()).ended()
     assert ended.outcome == "interrupted"
-    assert ended.message == f"aborted; `rlhf resume {ended.job_dir}` goes on"
+    assert ended.message == "aborted"
     assert run(job, Watcher(), job_dir=ended.job_dir).outcome == "succeeded"
 
 
