@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import click
@@ -20,13 +21,32 @@ from rlhf_cluster.cli.output import emit, output_option
     help="Where jobs will write.",
 )
 @click.option("--quick", is_flag=True, help="Leave out the checks that import torch, vllm, ray and transformers.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="RLHF_DATA_DIR",
+    help="Of the service; as `rlhf up` when left out.",
+)
+@click.option("--database", envvar="RLHF_DATABASE", help="That a service would use, as for `rlhf serve`.")
+@click.option("--ray-address", envvar="RLHF_RAY_ADDRESS", help="Dashboard of the cluster, as for `rlhf serve`.")
 @output_option
-def doctor(runs_dir: Path, quick: bool, output: str) -> int:
-    """Check this machine. Exit code 1 when something would keep a job from running."""
+def doctor(
+    runs_dir: Path,
+    quick: bool,
+    data_dir: Path | None,
+    database: str | None,
+    ray_address: str | None,
+    output: str,
+) -> int:
+    """Check this machine, for jobs and for a service. Exit code 1 when something would keep one from running."""
     from rlhf_cluster.cli.checks import Check, all_checks
+    from rlhf_cluster.cli.service_checks import service_checks
+    from rlhf_cluster.client.access import home_dir
 
+    service_data = data_dir.expanduser().absolute() if data_dir else home_dir()
     checks: list[Check] = []
-    for check in all_checks(runs_dir, quick=quick):
+    service = service_checks(service_data, database=database, ray_address=ray_address)
+    for check in itertools.chain(all_checks(runs_dir, quick=quick), service):
         checks.append(check)
         if output == "table":
             click.echo(check.line())

@@ -43,6 +43,14 @@ class Detached(Interrupted):
     """Ctrl-C while something was watched, which goes on; the message says how to watch it again."""
 
 
+EXTRAS = {
+    "service": ("alembic", "fastapi", "prometheus_client", "psycopg", "sqlalchemy", "starlette", "uvicorn"),
+    "cpu": (
+        *("datasets", "gguf", "jinja2", "matplotlib", "pebble", "pyarrow", "ray", "safetensors", "tensorboardX"),
+        *("tokenizers", "torch", "transformers", "vaderSentiment", "vllm", "xxhash"),
+    ),
+}
+"""Extra -> packages that come with it. Without extras this package is a client."""
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (NotFound, NOT_FOUND),
     (NotOnService, NOT_FOUND),
@@ -72,6 +80,16 @@ def report(error: Exception, *, as_json: bool) -> int:
         prefix = "" if isinstance(error, Detached) else "Error: "
         click.echo("\n".join([f"{prefix}{message(error)}", *_notes(error)]), err=True)
     return exit_code(error)
+
+
+def missing_package(module: str) -> ConfigError | None:
+    """What to install, where it belongs to a package of one of our extras."""
+    name = module.partition(".")[0]
+    extra = next((extra for extra, names in EXTRAS.items() if name in names), None)
+    if extra is None:
+        return None
+    also = ", or [gpu]" if extra == "cpu" else ""
+    return ConfigError(f"{name} is not installed here: pip install 'rlhf-cluster[{extra}]'{also}")
 
 
 def exit_code(error: Exception) -> int:

@@ -12,7 +12,7 @@ from rlhf_cluster.driver.observers.excerpt import excerpt
 if TYPE_CHECKING:
     from rlhf_cluster.wire.jobs import Attempt, Job, JobDetail, Pool, Worker
 
-WIDE = 200
+WIDE = 600
 
 
 def job_table(jobs: Sequence[Job], *, now_s: float) -> str:
@@ -98,6 +98,7 @@ def attempt_table(attempts: Sequence[Attempt]) -> str:
 
 
 def pool_table(pools: Sequence[Pool]) -> str:
+    """And below it, in sentences, why one is not as large as it should be."""
     rows = [
         [
             pool.pool,
@@ -106,11 +107,17 @@ def pool_table(pools: Sequence[Pool]) -> str:
             pool.num_pending,
             pool.num_draining,
             pool.num_restarts,
-            excerpt("; ".join(filter(None, [pool.pending_reason, pool.last_error]))),
         ]
         for pool in pools
     ]
-    return table(["pool", "at work", "size", "pending", "draining", "restarts", "why"], rows)
+    reasons = columns([(pool.pool, excerpt(_why(pool), width=WIDE)) for pool in pools])
+    shown = table(["pool", "at work", "size", "pending", "draining", "restarts"], rows)
+    return f"{shown}\n\n{reasons}" if reasons else shown
+
+
+def _why(pool: Pool) -> str:
+    """A worker waits, or was lost."""
+    return "; ".join(filter(None, [pool.pending_reason, pool.last_error]))
 
 
 def _wish(pool: Pool) -> str:

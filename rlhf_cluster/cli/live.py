@@ -33,7 +33,7 @@ EVENTS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "Phase": lambda event: {"name": event["text"]},
     "StepDone": lambda event: {"version": event["body"]["version"], "metrics": _finite(event["body"]), "groups": ()},
     "Evaluated": lambda event: {"metrics": _finite(event["body"]), "groups": ()},
-    "Notice": lambda event: {"level": event["level"], "text": excerpt(event["text"], width=200)},
+    "Notice": lambda event: {"level": event["level"], "text": excerpt(event["text"], width=600)},
 }
 """Kinds that move the panel -> the fields of their record."""
 RECORDS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in (Phase, StepDone, Evaluated, Notice)}
@@ -78,7 +78,7 @@ class Watched:
 
     def draw(self) -> RenderableType:
         lines = [
-            Text(f"{name}: {excerpt(text, width=200)}", style="dim")
+            Text(f"{name}: {excerpt(text, width=600)}", style="dim")
             for name, text in (("waits for", self.job.waiting_for), ("bottleneck", self.job.bottleneck))
             if text
         ]

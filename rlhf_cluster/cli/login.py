@@ -7,6 +7,7 @@ import sys
 import click
 
 from rlhf_cluster.cli.output import emit, output_option
+from rlhf_cluster.cli.words import rights
 
 
 @click.command
@@ -25,7 +26,7 @@ def login(url: str, token: str | None, output: str) -> None:
     if access.url.startswith("http://") and not is_loopback(access.url):
         click.echo(f"Warning: without https everybody on the way to {access.url} can read the token", err=True)
     data = {"url": access.url, "stored_in": str(path), **me.model_dump(mode="json")}
-    text = f"logged in to {access.url} as {me.name}, who may {', '.join(me.scopes)}; `rlhf logout` forgets it"
+    text = f"logged in to {access.url} as {me.name}, who may {rights(me.scopes)}; `rlhf logout` forgets it"
     emit(data, output=output, text=lambda: text)
 
 

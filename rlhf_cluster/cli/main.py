@@ -107,4 +107,8 @@ def run(arguments: Sequence[str]) -> int:
         returned = rlhf.main(args=list(arguments) or ["--help"], prog_name="rlhf", standalone_mode=False)
     except (click.ClickException, click.Abort, RlhfError) as error:
         return failure.report(error, as_json=as_json)
+    except ModuleNotFoundError as error:
+        if (missing := failure.missing_package(error.name or "")) is None:
+            raise
+        return failure.report(missing, as_json=as_json)
     return returned if isinstance(returned, int) else failure.DONE

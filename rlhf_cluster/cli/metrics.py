@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_POINTS = 10_000
 PLOTTED = ("reward/mean", "eval/reward_mean", "learner/kl", "learner/entropy", "rollout/completion_length_mean")
 """Without KEY, as far as the job has them."""
+MAX_TOLD = 10
 MARGIN = 12
 ROWS = 20
 
@@ -72,9 +73,15 @@ def chosen(keys: Sequence[str], has: Collection[str]) -> list[str]:
         return [key for key in PLOTTED if key in has]
     for key in keys:
         if not fitting([key], has):
-            known = did_you_mean(key, has) or f"; there are {', '.join(has) or 'none yet'}"
-            raise NotFound(f"there is no metric {key!r}{known}")
+            raise NotFound(f"there is no metric {key!r}{did_you_mean(key, has) or _known(has)}")
     return fitting(keys, has)
+
+
+def _known(has: Collection[str]) -> str:
+    if not has:
+        return "; there are none yet"
+    more = f" and {len(has) - MAX_TOLD} more, which `rlhf metrics JOB` shows" if len(has) > MAX_TOLD else ""
+    return f"; there are {', '.join(list(has)[:MAX_TOLD])}{more}"
 
 
 def fitting(keys: Sequence[str], has: Collection[str]) -> list[str]:

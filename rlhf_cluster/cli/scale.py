@@ -40,6 +40,8 @@ class RoleSize(click.ParamType):
         role, separator, number = value.partition("=")
         if not separator:
             self.fail(f"{value!r} has to be ROLE=N, as in rollout=3", param, ctx)
+        if role == "learner":
+            self.fail("the learner has a fixed size, learner.num_ranks of the job file", param, ctx)
         if role not in ROLES:
             self.fail(f"{role!r}{did_you_mean(role, ROLES)}: it is one of {', '.join(ROLES)}", param, ctx)
         if not re.fullmatch(NUMBER, number):

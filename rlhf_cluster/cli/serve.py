@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 
+from rlhf_cluster.cli.failure import missing_package
 from rlhf_cluster.errors import ConfigError
-
-EXTRAS = {"fastapi": "service", "ray": "cpu"}
 
 
 @click.command
@@ -74,7 +73,7 @@ def serve(data_dir: Path | None, insecure_no_auth: bool, **given: Any) -> None:
         settings = ServiceSettings(
             data_dir=(data_dir or home_dir()).expanduser().absolute(),
             auth=not insecure_no_auth,
-            ray_token=os.environ.get("RAY_AUTH_TOKEN") or _token_of_file(),
+            ray_token=ray_token(),
             **given,
         )
     except ValidationError as error:
@@ -85,11 +84,14 @@ def serve(data_dir: Path | None, insecure_no_auth: bool, **given: Any) -> None:
 def needs_service(*modules: str) -> None:
     """The light client comes without what a server needs. Raises `ConfigError` with what to install."""
     for name in modules:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"{name} is not installed here: pip install 'rlhf-cluster[{EXTRAS[name]}]'")
+        missing = missing_package(name)
+        if missing is not None and importlib.util.find_spec(name) is None:
+            raise missing
 
 
-def _token_of_file() -> str | None:
-    """Where Ray itself looks for it."""
+def ray_token() -> str | None:
+    """Of a cluster that is named, from where Ray itself looks for it."""
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     return path.read_text(encoding="utf-8").strip() if path.is_file() else None

@@ -16,7 +16,7 @@ from rlhf_cluster.cli.job_text import status_of
 from rlhf_cluster.cli.output import emit, emit_line, output_option
 from rlhf_cluster.cli.reference import JobReference
 from rlhf_cluster.cli.service import OVER, connected, service_options
-from rlhf_cluster.cli.words import columns
+from rlhf_cluster.cli.words import columns, rights
 from rlhf_cluster.driver.observers.excerpt import excerpt
 
 if TYPE_CHECKING:
@@ -106,13 +106,15 @@ def _look_at_job(client: Client, job_id: str) -> Look:
 def _look_at_service(client: Client) -> Look:
     me, version, cluster = client.me(), client.version(), client.cluster()
     unfinished = list(client.jobs(state=UNFINISHED, limit=MAX_SHOWN))
-    ray = f"{len(cluster.nodes)} nodes at {cluster.address}" if cluster.is_reachable else f"not there: {cluster.reason}"
-    names = ", ".join(f"{excerpt(job.name, width=32)} ({job.state})" for job in unfinished)
+    num_nodes = sum(node.state == "ALIVE" for node in cluster.nodes)
+    nodes = "1 node" if num_nodes == 1 else f"{num_nodes} nodes"
+    ray = f"{nodes} at {cluster.address}" if cluster.is_reachable else f"not there: {cluster.reason}"
+    names = ", ".join(f"{excerpt(job.name, width=32)} ({job.job_id}, {job.state})" for job in unfinished)
     text = columns(
         [
             ("service", f"{client.access.url}, version {version.version}"),
             ("known from", client.access.source),
-            ("you", f"{me.name}, who may {', '.join(me.scopes)}"),
+            ("you", f"{me.name}, who may {rights(me.scopes)}"),
             ("Ray", ray),
             ("jobs", f"not over: {names}" if names else "none that is not over"),
         ]

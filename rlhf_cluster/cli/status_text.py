@@ -38,8 +38,8 @@ def _job(view: JobView, *, driver: DriverView | None, job_dir: Path, age_s: floa
         ("job", f"{excerpt(view.job_name)}: {state}"),
         ("driver", _driver(view, driver=driver, job_dir=job_dir)),
         ("rollouts", f"{view.num_in_flight} in flight, {view.num_complete} complete"),
-        ("waits for", excerpt(view.waiting_for, width=200)),
-        ("bottleneck", excerpt(view.bottleneck, width=200)),
+        ("waits for", excerpt(view.waiting_for, width=600)),
+        ("bottleneck", excerpt(view.bottleneck, width=600)),
         *map(_scaling, view.pools),
         ("seen", f"{span(age_s)} ago" + (", and nothing since: its driver runs, but is slow or stuck" if late else "")),
     ]

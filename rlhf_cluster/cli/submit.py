@@ -12,7 +12,7 @@ import click
 from rlhf_cluster.cli.failure import NotFound
 from rlhf_cluster.cli.output import emit, output_option
 from rlhf_cluster.cli.service import connected, request_of, service_options
-from rlhf_cluster.errors import BadRequest, ConfigError
+from rlhf_cluster.errors import BadRequest, ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from rlhf_cluster.client import Client
@@ -108,8 +108,12 @@ def _recipe_checked(client: Client, wanted: Submit) -> Generator[None]:
     try:
         yield
     except BadRequest as error:
-        if wanted.recipe is not None and wanted.recipe not in [each.name for each in client.recipes()]:
-            raise NotFound(str(error)) from error
+        names = [each.name for each in client.recipes()] if wanted.recipe is not None else []
+        if wanted.recipe is not None and wanted.recipe not in names:
+            raise NotFound(
+                f"no job file and no recipe is called {wanted.recipe!r}{did_you_mean(wanted.recipe, names)}; "
+                "`rlhf recipes list` shows the recipes"
+            ) from error
         raise
 
 

@@ -6,7 +6,7 @@ import click
 
 from rlhf_cluster.cli.output import emit, output_option
 from rlhf_cluster.cli.service import connected, service_options
-from rlhf_cluster.cli.words import columns
+from rlhf_cluster.cli.words import columns, rights
 
 
 @click.command
@@ -17,5 +17,5 @@ def whoami(output: str) -> None:
     with connected() as client:
         me, access = client.me(), client.access
     data = {"url": access.url, "source": access.source, **me.model_dump(mode="json")}
-    lines = [("service", access.url), ("known from", access.source), ("name", me.name), ("may", ", ".join(me.scopes))]
+    lines = [("service", access.url), ("known from", access.source), ("name", me.name), ("may", rights(me.scopes))]
     emit(data, output=output, text=lambda: columns(lines))

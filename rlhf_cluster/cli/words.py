@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 import time
+from collections.abc import Sequence
 
 from rlhf_cluster.driver.observers.excerpt import excerpt
 from rlhf_cluster.driver.observers.figures import figure
+
+INDENT, MIN_TEXT = 12, 20
 
 
 def span(seconds: float) -> str:
@@ -58,13 +64,36 @@ def gib(num_bytes: float) -> str:
 
 
 def columns(lines: list[tuple[str, str]]) -> str:
-    """Names and what they are, a line each; what is empty is left out.
+    """Names and what they are, a line each, which a terminal gets folded; what is empty is left out.
 
     >>> print(columns([("job", "words"), ("message", ""), ("step", "3 of 20")]))
     job         words
     step        3 of 20
     """
-    return "\n".join(f"{name:<12}{text}" for name, text in lines if text)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return "\n".join(f"{name:<{INDENT}}{fold(text, width)}" for name, text in lines if text)
+
+
+def fold(text: str, width: int | None) -> str:
+    """In lines of at most `width` with the beginning of each `INDENT` further in; as it is where there is no width.
+
+    >>> print("job".ljust(INDENT) + fold("a sentence that goes on", 32))
+    job         a sentence that goes
+                on
+    """
+    if width is None or len(text) + INDENT <= width:
+        return text
+    room = max(width - INDENT, MIN_TEXT)
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return f"\n{' ' * INDENT}".join(lines)
+
+
+def rights(scopes: Sequence[str]) -> str:
+    """
+    >>> rights(["admin"]), rights(["read", "label"])
+    ('do everything', 'read, label')
+    """
+    return "do everything" if "admin" in scopes else ", ".join(scopes)
 
 
 def sizing(

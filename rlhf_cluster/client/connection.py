@@ -107,7 +107,10 @@ class Connection:
     def _away(self, error: httpx.HTTPError) -> ServiceAway:
         said = "it did not answer in time" if isinstance(error, httpx.TimeoutException) else str(error).strip()
         why = said or type(error).__name__
-        return ServiceAway(f"the service at {self.access.url} cannot be reached ({why})", code="unreachable")
+        hint = ""
+        if isinstance(error, httpx.ConnectError):
+            hint = ": `rlhf up` starts one on this machine, --server or RLHF_SERVER names another"
+        return ServiceAway(f"the service at {self.access.url} cannot be reached ({why}){hint}", code="unreachable")
 
 
 def refusal(status: int, content: bytes, *, url: str) -> ServiceError:

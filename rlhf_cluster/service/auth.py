@@ -63,7 +63,7 @@ async def caller_of(request: Request) -> Caller:
     row = await _found(request, secret, tokens.of_secret_whatever_its_age) if secret else None
     now_s = time.time()
     if row is None or tokens.is_over(row, now_s=now_s) or tokens.is_login(row):
-        what = "the token is not valid: it was revoked, or has expired" if secret else "a token is needed"
+        what = "the token is not valid: it is mistyped, revoked or expired" if secret else "a token is needed"
         raise unauthenticated(f"{what}; `rlhf login` stores one")
     if by_cookie:
         refuse_other_sites(request)

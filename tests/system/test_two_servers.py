@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,14 +16,14 @@ import pytest
 from rlhf_cluster.client import Client
 from rlhf_cluster.errors import ServiceAway
 from rlhf_cluster.service.private_ray import PrivateRay, free_ports, start_private_ray
-from rlhf_cluster.service.processes import Started, last_lines, start
+from rlhf_cluster.service.processes import Started, start
 from rlhf_cluster.service.store import events
 from rlhf_cluster.service.store.database import Database
 from rlhf_cluster.wire.jobs import Submit
 
+from .up_service import BOUND_S, wait
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-BOUND_S = 240
-LOOK_EVERY_S = 0.2
 GRACE_S = 20
 RAY_TOKEN = "b" * 64
 LEADS = "this process now runs the jobs"
@@ -57,7 +56,7 @@ class ApiServer:
     def begin(self) -> None:
         self.log.unlink(missing_ok=True)
         self.process, _ = start(self._arguments, env=self._env, log=self.log)
-        until(self._is_ready, what=lambda: last_lines(self.log))
+        wait(self._is_ready, f"a server that {self.log} tells of")
 
     def kill(self) -> None:
         assert self.process is not None
@@ -96,13 +95,6 @@ class Listener:
                     self.heard.append(int(message.event_id))
 
 
-def until(is_there: Callable[[], bool], *, what: Callable[[], object]) -> None:
-    deadline_s = time.monotonic() + BOUND_S
-    while not is_there():
-        assert time.monotonic() < deadline_s, what()
-        time.sleep(LOOK_EVERY_S)
-
-
 @pytest.fixture(scope="module")
 def ray(word_world_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRay]:
     log = tmp_path_factory.mktemp("ray") / "ray.log"
@@ -122,20 +114,20 @@ def test_the_servers_share_jobs_events_and_the_work(ray: PrivateRay, new_postgre
         for server in (first, second):
             stack.callback(server.end)
             server.begin()
-        until(first.leads, what=first.log.read_text)
+        wait(first.leads, "the first server leading")
         assert not second.token_file.exists()
         token = first.token_file.read_text().strip()
         here, there = (stack.enter_context(Client.connect(server.url, token)) for server in (first, second))
         listeners = [Listener(server.url, token) for server in (first, second)]
 
         job_id = there.submit(Submit(recipe="word-world", overrides=list(JOB))).job_id
-        until(lambda: here.job(job_id).step >= 2, what=lambda: here.job(job_id))
+        wait(lambda: here.job(job_id).step >= 2, "two steps")
         assert not second.leads()
 
         first.kill()
-        until(second.leads, what=second.log.read_text)
+        wait(second.leads, "the second server leading")
         first.begin()
-        until(lambda: there.job(job_id).state == "succeeded", what=lambda: there.job(job_id))
+        wait(lambda: there.job(job_id).state == "succeeded", "the end of the job")
         assert here.job(job_id).num_attempts == 1
         assert here.job(job_id).step == 25
         assert not first.leads()
@@ -144,4 +136,4 @@ def test_the_servers_share_jobs_events_and_the_work(ray: PrivateRay, new_postgre
         stack.callback(db.close)
         with db.reading() as connection:
             told = [row.event_id for row in events.after(connection, 0, topics=TOPICS, limit=10_000)]
-        until(lambda: all(listener.heard == told for listener in listeners), what=lambda: (told, listeners[0].heard))
+        wait(lambda: all(listener.heard == told for listener in listeners), "every event in both streams")

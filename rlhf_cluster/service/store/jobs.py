@@ -8,11 +8,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy import delete as delete_from
 
+from rlhf_cluster.errors import did_you_mean
 from rlhf_cluster.service.ids import new_id
 from rlhf_cluster.service.store import cursors
 from rlhf_cluster.service.store.tables import jobs
 from rlhf_cluster.wire.jobs import OVER
 
+NUM_NAMES = 200
+"""Newest ones among which a mistyped name is looked for."""
 NEWEST_FIRST = (jobs.c.created_s.desc(), jobs.c.job_id.desc())
 
 
@@ -75,11 +78,17 @@ def _newest(connection: Connection, which: Select[Any]) -> Row | None:
     return connection.execute(which.order_by(*NEWEST_FIRST).limit(1)).one_or_none()
 
 
+def _newest_names(connection: Connection) -> list[str]:
+    query = select(jobs.c.name).order_by(*NEWEST_FIRST).limit(NUM_NAMES)
+    return list(dict.fromkeys(connection.execute(query).scalars()))
+
+
 def _beginning_with(connection: Connection, ref: str) -> Row:
     starts = jobs.c.job_id.startswith(ref, autoescape=True)
     rows = connection.execute(select(jobs).where(starts).order_by(*NEWEST_FIRST).limit(3)).all() if ref else []
     if not rows:
-        raise LookupError(f"there is no job {ref!r}; give an id, the beginning of one, a name, or @last")
+        hint = did_you_mean(ref, _newest_names(connection))
+        raise LookupError(f"there is no job {ref!r}{hint}; give an id, the beginning of one, a name, or @last")
     if len(rows) > 1:
         few = ", ".join(row.job_id for row in rows[:2])
         raise LookupError(

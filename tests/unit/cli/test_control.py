@@ -161,6 +161,7 @@ def test_a_job_file_that_was_damaged_is_named(rlhf, job_dir, verb, content):
     ("arguments", "message"),
     [
         (["rolout=3"], "did you mean 'rollout'?"),
+        (["learner=2"], "the learner has a fixed size, learner.num_ranks of the job file"),
         (["rollout"], "has to be ROLE=N, as in rollout=3"),
         (["rollout=0"], "from 1 to 99999"),
         (["rollout=-1"], "from 1 to 99999"),

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
 from rlhf_cluster.cli import failure
 from rlhf_cluster.cli.main import VERBS
+from rlhf_cluster.cli.main import rlhf as program
 from rlhf_cluster.errors import (
     BadRequest,
     ConfigError,
@@ -18,6 +20,27 @@ from rlhf_cluster.errors import (
     ServiceAway,
     ServiceError,
 )
+
+
+def lacks(module: str) -> Callable[..., None]:
+    """A program that imports what is not there."""
+
+    def start(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    return start
+
+
+def test_a_package_of_an_extra_that_is_missing_is_told_with_what_to_install(rlhf, monkeypatch):
+    monkeypatch.setattr(program, "main", lacks("torch.nn"))
+    code, _, err = rlhf("run", "word-world")
+    assert (code, err) == (2, "Error: torch is not installed here: pip install 'rlhf-cluster[cpu]', or [gpu]\n")
+
+
+def test_a_module_of_ours_that_is_missing_is_a_defect_and_no_message(rlhf, monkeypatch):
+    monkeypatch.setattr(program, "main", lacks("rlhf_cluster.no_such_module"))
+    with pytest.raises(ModuleNotFoundError):
+        rlhf("list")
 
 
 def test_help_lists_every_verb_with_its_line(rlhf):

@@ -104,6 +104,11 @@ def test_what_cannot_be_submitted_is_said_in_one_message(rlhf, service, argument
     assert says in refused(rlhf("submit", *arguments), code=code)
 
 
+def test_a_mistyped_name_is_answered_with_the_nearest_one(rlhf, service):
+    service.submit("ablation-3")
+    assert "there is no job 'ablatoin-3' (did you mean 'ablation-3'?)" in refused(rlhf("show", "ablatoin-3"), code=3)
+
+
 def test_a_job_is_found_by_id_prefix_name_and_as_the_last_one(rlhf, service):
     job_id = service.submit("found")
     for ref in (job_id, job_id[:-2], "found", "@last"):
@@ -160,7 +165,7 @@ def test_the_status_of_the_service_says_who_and_where(rlhf, service):
     service.submit("waiting")
     code, out, _ = rlhf("status")
     assert code == 0
-    for part in (service.url, "RLHF_SERVER", "submiter", "waiting (queued)"):
+    for part in (service.url, "RLHF_SERVER", "submiter", "waiting (job_", ", queued)"):
         assert part in out
     assert json_of(rlhf("status", "-o", "json"))["me"]["scopes"] == ["submit"]
 
