@@ -29,7 +29,7 @@ def service_checks(data_dir: Path, *, database: str | None, ray_address: str | N
         found = f"a client only, without {', '.join(missing)}; for `rlhf up`: pip install 'rlhf-cluster[service]'"
         yield Check(name="service", status="ok", found=found)
         return
-    from rlhf_cluster.service.private_file import read_private
+    from rlhf_cluster.client.private_file import read_private
     from rlhf_cluster.service.up import SERVER
 
     content = read_private(data_dir / SERVER)
@@ -126,7 +126,7 @@ def tables(data_dir: Path, database: str | None) -> Check:
 def ray_cluster(address: str | None, private: dict[str, Any]) -> Check:
     """The one that is named, else the private one of `rlhf up`."""
     from rlhf_cluster.cli.serve import ray_token
-    from rlhf_cluster.service.private_file import read_private
+    from rlhf_cluster.client.private_file import read_private
     from rlhf_cluster.service.ray_cluster import read_cluster
     from rlhf_cluster.service.ray_jobs import RayJobs
 
