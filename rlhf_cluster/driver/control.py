@@ -76,15 +76,11 @@ class Control:
     def _checkpoint(self, command: Checkpoint) -> str:
         self._driver.wants_checkpoint = True
         paused = ", once the job goes on: it is paused" if self._driver.rollouts.paused else ""
-        return f"a checkpoint is written after step {max(1, self._step_under_way())}{paused}"
+        return f"a checkpoint is written after step {max(1, self._driver.step_under_way)}{paused}"
 
     def _end(self, command: Stop) -> str:
         self._stop.set()
         # A paused job would not finish its step.
         self._driver.rollouts.go_on()
-        step = self._step_under_way()
+        step = self._driver.step_under_way
         return f"the job ends after step {step}, with a checkpoint" if step else "the job ends before its first step"
-
-    def _step_under_way(self) -> int:
-        """The number of the step under way; of the last one that was done while the job starts or evaluates."""
-        return self._driver.step + (self._driver.phase == "training")

@@ -63,6 +63,8 @@ class Driver:
         self.emit = emit
         self.clock = clock
         self.step = learner.num_applied
+        self.step_under_way = self.step
+        """The number that the step under way will have; that of the last one while there is none."""
         learner.until_saved = self._until_saved
         self.phase = ""
         self.wants_checkpoint = False
@@ -80,6 +82,7 @@ class Driver:
         await self._evaluate_when(not stop.is_set())
         while self.step < self.job.train.num_steps and not stop.is_set():
             self._enter("training")
+            self.step_under_way = self.step + 1
             await self.train_step()
             last = self.step == self.job.train.num_steps
             await self._evaluate_when(last or self._due(self.job.evaluation.every_steps))
@@ -148,8 +151,8 @@ class Driver:
     async def _save_when(self, due: bool) -> None:
         """The learner is asked for the state of this step now; the files are written while training goes on."""
         if due or self.wants_checkpoint:
-            self.wants_checkpoint = False
             await self._saved()
+            self.wants_checkpoint = False  # whoever has asked while the last one was written gets this one
             self._at("save")
             self._saving = asyncio.create_task(self._save(await self._begin_checkpoint(), self.step))
 

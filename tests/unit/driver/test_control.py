@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -18,13 +18,13 @@ from rlhf_cluster.driver.mailbox import answer, post
 from rlhf_cluster.driver.sizes import Desired, read_desired
 from rlhf_cluster.errors import ConfigError, Fenced
 from rlhf_cluster.records.commands import Autoscale, Checkpoint, Command, Drain, Pause, Restart, Resume, Scale, Stop
-from rlhf_cluster.records.events import CheckpointSaved, Notice, StepDone, WorkerChanged
+from rlhf_cluster.records.events import CheckpointSaved, Event, Notice, StepDone, WorkerChanged
 from rlhf_cluster.testing import make_job
 from rlhf_cluster.testing.fleet import SimulatedRuntime
 
 JOB = ["train.num_steps=200", "rollout.num_workers=2", "train.prompts_per_step=4"]
 
-Obey = Callable[[Command], Awaitable[str]]
+Obey = Callable[[Command], Coroutine[Any, Any, str]]
 
 
 def command(made: Any, ask: Callable[[Obey, Any, Any], Awaitable[Any]]) -> Any:
@@ -301,6 +301,33 @@ def test_checkpoint_writes_one_after_the_step_under_way(stage):
     assert made.seen(CheckpointSaved)[0].step == step
 
 
+def test_a_checkpoint_that_is_asked_for_while_a_step_is_told_is_that_steps(stage):
+    async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[int, str]:
+        told: list[tuple[int, str]] = []
+        emit = driver.emit
+
+        def emit_and_ask(event: Event) -> None:
+            emit(event)
+            if isinstance(event, StepDone) and not told:
+                told.append((event.step, at_once(obey(Checkpoint()))))
+
+        driver.emit = emit_and_ask
+        await asyncio.sleep(20.0)
+        return told[0]
+
+    made = on(stage, "checkpoint.every_steps=1000")
+    step, told = command(made, ask)
+    assert told == f"a checkpoint is written after step {step}"
+    assert made.seen(CheckpointSaved)[0].step == step
+
+
+def at_once(answer: Coroutine[Any, Any, str]) -> str:
+    """Of a command that waits for nothing."""
+    with pytest.raises(StopIteration) as ended:
+        answer.send(None)
+    return ended.value.value
+
+
 def test_stop_ends_the_job_after_the_step_under_way_with_a_checkpoint(stage):
     async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[int, str]:
         return driver.step + 1, await obey(Stop())
@@ -315,7 +342,7 @@ def test_stop_ends_the_job_after_the_step_under_way_with_a_checkpoint(stage):
 @pytest.mark.parametrize(("step", "told"), [(0, "before its first step"), (200, "after step 200, with a checkpoint")])
 def test_stop_while_no_step_is_under_way_names_none_that_is_still_to_come(stage, step, told):
     async def act(driver: Any, roles: Any) -> str:
-        driver.step, driver.phase = step, "evaluating"
+        driver.step = driver.step_under_way = step
         return await Control(driver, roles, stop=made.stop).obey(Stop())
 
     made = on(stage)
