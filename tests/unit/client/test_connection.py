@@ -12,6 +12,7 @@ import pytest
 
 from rlhf_cluster.client import Access, Client
 from rlhf_cluster.client.connection import ATTEMPTS, Connection, refusal
+from rlhf_cluster.client.stream import follow
 from rlhf_cluster.errors import BadRequest, ConfigError, NotAuthorized, NotOnService, ServiceAway, ServiceError
 from rlhf_cluster.wire.access import CreateToken
 
@@ -158,3 +159,9 @@ def test_a_success_of_something_else_says_that_it_is_something_else(script):
                 ServiceError, match="answered 200, and not as this service does: is it the right address"
             ):
                 ask()
+
+
+def test_a_stream_that_ends_before_it_has_told_anything_is_not_opened_for_ever(script, connection):
+    script.answers = [(200, {}, "")] * 3
+    with pytest.raises(ServiceAway, match="tells nothing"):
+        next(follow(connection, job_id=None, topics=["jobs"], patience_s=0.1))
