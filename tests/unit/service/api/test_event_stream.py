@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from rlhf_cluster.service.event_stream import Wanted, stream
 from rlhf_cluster.service.hub import LOGS, MAX_SPREAD_S, Hub, TooManyStreams, look
-from rlhf_cluster.service.store import jobs, logs
+from rlhf_cluster.service.store import events, jobs, logs
 from rlhf_cluster.service.store.database import Database
 from rlhf_cluster.wire.relay import LogLine
 
@@ -186,3 +186,27 @@ def test_lines_are_told_also_after_a_removed_job_took_the_newest_ones_with_it(db
     assert look(db, seen)[2] == set()
     write(job_id, 2, 1)
     assert look(db, seen)[2] == {(LOGS, job_id)}
+
+
+@pytest.mark.parametrize("levels", [300, 500])  # more than an answer takes, more than a walk through it does
+def test_what_one_job_nests_too_deep_for_an_answer_ends_nobodys_stream(db, levels):
+    one, other, body = new_job(db), new_job(db), {"a": 1}
+    for _ in range(levels):
+        body = {"a": body}
+
+    async def play() -> tuple[Message, Message]:
+        hub = Hub(db, max_streams=9, poll_s=0.01)
+        running = asyncio.create_task(hub.run())
+        heard = listen(hub, db, Wanted(topics=frozenset({"jobs"})), None)
+        await anext(heard)
+        with db.writing() as connection:
+            events.add(connection, topic="jobs", job_id=one, time_s=1.0, step=0, kind="Notice", body=body)
+        first = await anext(heard)
+        tell(db, other)
+        second = await anext(heard)
+        hub.close()
+        await running
+        return first, second
+
+    told = asyncio.run(asyncio.wait_for(play(), BOUND_S))
+    assert [message.data["job_id"] for message in told] == [one, other]
