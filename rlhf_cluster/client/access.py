@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,12 +57,24 @@ def find_access(server: str | None = None, token: str | None = None) -> Access:
 
 def checked_url(url: str) -> str:
     """Without the slash at its end. Raises `ConfigError` for what is no address of a server."""
-    parts = urlsplit(url)
+    wrong = f"server = {url!r} has to be an address such as http://127.0.0.1:8420 or https://rlhf.example.org"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # looked at no earlier, and may be none
+    except ValueError as error:
+        raise ConfigError(f"{wrong}: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ConfigError(
-            f"server = {url!r} has to be an address such as http://127.0.0.1:8420 or https://rlhf.example.org"
-        )
+        raise ConfigError(wrong)
     return url.rstrip("/")
+
+
+def checked_token(token: str) -> str:
+    """Without what surrounds it: files and secret stores end with a new line. Raises `ConfigError`, which does not
+    show it, for what cannot be sent."""
+    token = token.strip()
+    if re.search(r"[^\x21-\x7e]", token):
+        raise ConfigError("the token holds a space or a character that no token has: copy it once more, alone")
+    return token
 
 
 def is_loopback(url: str) -> bool:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from pydantic import ValidationError
+
 from rlhf_cluster.client.access import Access, find_access
-from rlhf_cluster.client.connection import Connection
+from rlhf_cluster.client.connection import Connection, unlike
+from rlhf_cluster.client.light_httpx import httpx
 from rlhf_cluster.client.stream import PATIENCE_S, StreamMessage, follow
 from rlhf_cluster.errors import NotOnService
 from rlhf_cluster.wire.access import Cluster, CreateToken, Me, NewToken, Token, Upload, Version
@@ -51,7 +54,7 @@ class Client:
 
     def find(self, ref: str) -> Job:
         """By id, unique beginning of an id, name (its newest job), or `@last`."""
-        return Page[Job].model_validate_json(self._connection.get("/jobs", ref=ref)).items[0]
+        return self._page(Job, "/jobs", ref=ref).items[0]
 
     def jobs(self, *, limit: int | None = None, **filters: Any) -> Iterator[Job]:
         """Newest first, and all of them without `limit`. Filters: `state` (one or several), `name`, `owner`, `label`,
@@ -116,7 +119,7 @@ class Client:
         headers = {"If-Match": "*" if generation is None else f'"{generation}"'}
         path = _path(job_id, "pools", pool)
         answer = self._connection.send("PUT", path, body=_plain(wanted), headers=headers)
-        return Pool.model_validate_json(answer.content)
+        return self._read(Pool, answer)
 
     def workers(self, job_id: str) -> list[Worker]:
         return list(self._items(Worker, _path(job_id, "workers")))
@@ -181,7 +184,7 @@ class Client:
 
     def create_token(self, token: CreateToken) -> NewToken:
         answer = self._connection.send("POST", "/tokens", body=_plain(token))
-        return NewToken.model_validate_json(answer.content)
+        return self._read(NewToken, answer)
 
     def revoke_token(self, token_id: str) -> None:
         self._connection.send("DELETE", f"/tokens/{quote(token_id, safe='')}")
@@ -191,17 +194,24 @@ class Client:
         return self._connection.get("/openapi.json").decode()
 
     def _get(self, kind: type[Kind], path: str, /, **query: Any) -> Kind:
-        return kind.model_validate_json(self._connection.get(path, **query))
+        return self._read(kind, self._connection.send("GET", path, query=query))
 
     def _post(self, kind: type[Kind], path: str, *, body: Request | None = None, key: str | None = None) -> Kind:
         """Always under a key, so that it can be sent again when the answer was lost."""
         headers = {"Idempotency-Key": key or secrets.token_hex(16)}
         sent = None if body is None else _plain(body)
         answer = self._connection.send("POST", path, body=sent, headers=headers, may_repeat=True)
-        return kind.model_validate_json(answer.content)
+        return self._read(kind, answer)
+
+    def _read(self, kind: type[Kind], answer: httpx.Response) -> Kind:
+        """Raises `ServiceError` where something else than this service has answered, such as the page of a proxy."""
+        try:
+            return kind.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise unlike(answer.status_code, url=self.access.url) from error
 
     def _page(self, kind: type[Kind], path: str, /, **query: Any) -> Page[Kind]:
-        return Page[kind].model_validate_json(self._connection.get(path, **query))  # ty: ignore[invalid-type-form]
+        return self._get(Page[kind], path, **query)  # ty: ignore[invalid-type-form]
 
     def _items(self, kind: type[Kind], path: str, /, *, limit: int | None = None, **query: Any) -> Iterator[Kind]:
         """All items, page by page, or the first `limit`."""

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rlhf_cluster.client.access import Access, is_loopback
+from rlhf_cluster.client.access import Access, checked_token, is_loopback
 from rlhf_cluster.client.light_httpx import httpx
 from rlhf_cluster.errors import BadRequest, NotAuthorized, NotOnService, ServiceAway, ServiceError
 
@@ -37,11 +37,12 @@ class Connection:
     """Close it, or use it in a `with` statement."""
 
     def __init__(self, access: Access) -> None:
-        is_encrypted = access.url.startswith("https")
+        """Raises `ConfigError` for a token that cannot be sent."""
+        is_encrypted, token = access.url.startswith("https"), checked_token(access.token)
         self.access = access
         self._http = httpx.Client(
             base_url=access.url + PREFIX,
-            headers={"Authorization": f"Bearer {access.token}"} if access.token else {},
+            headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_S),
             # A proxy of the environment leads nowhere near this machine, and would be shown the token.
             trust_env=not is_loopback(access.url),
@@ -115,13 +116,21 @@ class Connection:
 
 def refusal(status: int, content: bytes, *, url: str) -> ServiceError:
     """What an answer that is no success says, whoever gave it: the service itself, or a proxy before it."""
-    kind = KINDS.get(status, ServiceError if status < 500 else ServiceAway)
     try:
         problem = json.loads(content)
         detail, code = str(problem["detail"]), str(problem.get("code", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
-        return kind(f"{url} answered {status}, and not as this service does: is it the right address?", status=status)
-    return kind(detail, status=status, code=code, request_id=str(problem.get("request_id", "")))
+        return unlike(status, url=url)
+    return _kind(status)(detail, status=status, code=code, request_id=str(problem.get("request_id", "")))
+
+
+def unlike(status: int, *, url: str) -> ServiceError:
+    said = f"{url} answered {status}, and not as this service does: is it the right address?"
+    return _kind(status)(said, status=status)
+
+
+def _kind(status: int) -> type[ServiceError]:
+    return KINDS.get(status, ServiceError if status < 500 else ServiceAway)
 
 
 def _given(query: Query) -> dict[str, Any]:

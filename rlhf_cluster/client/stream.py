@@ -38,6 +38,7 @@ def follow(
     query = {"job_id": job_id, "topics": ",".join(topics)}
     last_id, failures, heard_s = "", 0, time.monotonic()
     while True:
+        away: ServiceAway | None = None
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last_id} if last_id else {})}
         try:
             with connection.streaming("/events/stream", query=query, headers=headers, read_s=READ_S) as lines:
@@ -46,9 +47,11 @@ def follow(
                     if number == 0:  # the service has said from where on it tells; nothing is missed after this
                         yield StreamMessage(topic=OPENED)
                     yield message
-        except ServiceAway:
-            if time.monotonic() - heard_s > patience_s:
-                raise
+        except ServiceAway as error:
+            away = error
+        if time.monotonic() - heard_s > patience_s:  # also where streams are opened, and end before they begin
+            silent = f"the service at {connection.access.url} opens event streams and tells nothing"
+            raise away or ServiceAway(silent, code="unreachable")
         time.sleep(min(0.25 * 2**failures, MAX_WAIT_S))
         failures += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from rlhf_cluster.service.store.database import Database
 from rlhf_cluster.service.upkeep import Upkeep
 
 PREFIX = "/api/v1"
+log = logging.getLogger(__name__)
 ROUTERS: tuple[APIRouter, ...] = (
     session.router,
     tokens.router,
@@ -131,6 +133,8 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
         asyncio.create_task(service.hub.run(), name="hub"),
         asyncio.create_task(service.upkeep.run(), name="upkeep"),
     ]
+    for task in beside:
+        task.add_done_callback(_tell_of_its_end)
     try:
         yield
     finally:
@@ -140,3 +144,9 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         service.db.close()
+
+
+def _tell_of_its_end(task: asyncio.Task[None]) -> None:
+    """None of them ends while the service runs, and nobody waits for what they raise."""
+    if not task.cancelled() and (error := task.exception()):
+        log.critical("the %s has ended, and does its work only after a restart", task.get_name(), exc_info=error)

@@ -76,33 +76,25 @@ async def caller_of(request: Request) -> Caller:
 
 async def _found(request: Request, secret: str, find: Callable[[Connection, str], Row | None]) -> Row | None:
     """Whose secret it is, looked up once for all who come with it, until the database changes."""
-    service, hashed = request.app.state.service, digest(secret)
-    check_may_try(request, hashed)
+    service = request.app.state.service
 
     def look() -> Row | None:
         with service.db.reading() as connection:
             return find(connection, secret)
 
-    row = await service.shared.get((find, hashed), functools.partial(run_in_threadpool, look))
-    note_try(request, hashed, is_good=row is not None)
+    row = await service.shared.get((find, digest(secret)), functools.partial(run_in_threadpool, look))
+    if row is None:
+        note_wrong(request)
     return row
 
 
-def check_may_try(request: Request, hashed: str) -> None:
-    """Raises 429 where too many secrets that came from this address were none."""
-    wait_s = request.app.state.service.failures.wait_s(_address(request), hashed, now_s=time.monotonic())
+def note_wrong(request: Request) -> None:
+    """A secret that nobody has. Raises 429 where too many of them came from this address."""
+    wait_s = request.app.state.service.failures.failed(_address(request), now_s=time.monotonic())
     if wait_s > 0:
         seconds = math.ceil(wait_s)
         detail = f"too many wrong tokens came from {_address(request)}: come again in {seconds} s"
         raise ApiProblem(429, "too_many_failures", detail, headers={"Retry-After": str(seconds)})
-
-
-def note_try(request: Request, hashed: str, *, is_good: bool) -> None:
-    failures = request.app.state.service.failures
-    if is_good:
-        failures.succeeded(hashed)
-    else:
-        failures.failed(_address(request), now_s=time.monotonic())
 
 
 def _address(request: Request) -> str:

@@ -25,6 +25,8 @@ QUICK_POLL_S = 0.1
 KEEP = 1000
 """Events in memory. Listeners who are further behind read the database themselves."""
 PAGE = 500
+LOOKED_BACK = 10_000
+"""Log lines that may be new where it is not known which; telling of one that is not costs a question."""
 SPREAD_S, MAX_SPREAD_S = 0.01, 0.5
 """A crowd is told over so much time for each of it: every one of them asks for something when it hears of news, and
 all at once would wait for each other."""
@@ -166,9 +168,12 @@ def look(db: Database, seen: Seen | None) -> tuple[Seen, list[Framed], set[Mark]
         views = changes.views(connection)
         if seen is None:
             return Seen(events.newest_id(connection), changes.newest_line(connection), views), [], set()
-        lines = changes.lines_after(connection, seen.line_id)
+        newest_line = changes.newest_line(connection)
+        # A job that was removed may have taken the newest lines with it, and SQLite gives their ids again.
+        after = seen.line_id if newest_line >= seen.line_id else newest_line - LOOKED_BACK
+        lines = changes.lines_after(connection, after)
         news = [framed(row) for row in events.after(connection, seen.event_id, limit=PAGE)]
     marks = {(VIEW, job_id) for job_id, view_s in views.items() if seen.views.get(job_id) != view_s}
     marks |= {(LOGS, job_id) for job_id in lines}
     event_id = news[-1].event_id if news else seen.event_id
-    return Seen(event_id, max(lines.values(), default=seen.line_id), views), news, marks
+    return Seen(event_id, newest_line, views), news, marks

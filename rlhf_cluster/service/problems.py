@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from rlhf_cluster.errors import ConfigError, RlhfError
 from rlhf_cluster.service.bodies import sentence
@@ -63,6 +64,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ConfigError, _config)
     app.add_exception_handler(RlhfError, _ours)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(ClientDisconnect, _cut_off)
     app.add_exception_handler(Exception, unexpected)
 
 
@@ -121,6 +123,11 @@ def _database(request: Request, error: Any) -> JSONResponse:
     log.error("the database refused", exc_info=error)
     detail = f"the database cannot serve this now ({str(error.orig).splitlines()[0]}); nothing was changed: try again"
     return answer(request, 503, "database_unavailable", detail, headers={"Retry-After": "2"})
+
+
+def _cut_off(request: Request, error: Any) -> JSONResponse:
+    """Nobody reads it any more; for the audit and the log, it is the client that has failed."""
+    return answer(request, 400, CODES[400], "the connection ended in the middle of the request")
 
 
 def unexpected(request: Request, error: Any) -> JSONResponse:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from sqlalchemy import insert
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -158,4 +159,8 @@ async def _note(request: Request, status: int, seconds: float) -> None:
         with request.app.state.service.db.writing() as connection:
             connection.execute(insert(audit).values(values))
 
-    await run_in_threadpool(write)
+    try:
+        await run_in_threadpool(write)
+    except SQLAlchemyError:
+        # What was done is done, and what was refused for the same reason says so: neither is to be told as a failure.
+        log.exception("the audit lacks: %s %s %s %d", state.who, request.method, path, status)

@@ -14,12 +14,10 @@ from rlhf_cluster.service.auth import (
     Caller,
     Reader,
     caller_of,
-    check_may_try,
-    note_try,
+    note_wrong,
     refuse_other_sites,
     unauthenticated,
 )
-from rlhf_cluster.service.ids import digest
 from rlhf_cluster.service.problems import ApiProblem
 from rlhf_cluster.service.store import tokens
 from rlhf_cluster.wire.access import LoginLink, Me, OpenSession, Version
@@ -38,10 +36,11 @@ def version() -> Version:
 def open_session(request: Request, response: Response, body: OpenSession) -> Me:
     """The cookie holds a secret of its own, which ends by itself and which logging out revokes."""
     refuse_other_sites(request)  # of a browser: it would be logged in as somebody else
-    service, now_s, hashed = request.app.state.service, time.time(), digest(body.token)
-    check_may_try(request, hashed)
+    service, now_s = request.app.state.service, time.time()
     with service.db.reading() as connection:
-        note_try(request, hashed, is_good=tokens.of_secret(connection, body.token, now_s=now_s) is not None)
+        is_wrong = tokens.of_secret(connection, body.token, now_s=now_s) is None
+    if is_wrong:  # before anything is written
+        note_wrong(request)
     with service.db.writing() as connection:
         row = tokens.of_secret(connection, body.token, now_s=now_s)
         if row is None:

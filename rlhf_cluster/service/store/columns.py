@@ -11,6 +11,10 @@ from typing import Any
 
 from sqlalchemy import JSON, Dialect, String, Text, TypeDecorator
 
+MAX_LEVELS = 100
+"""Of nested JSON: answers can be made of 250, and one that cannot be made ends the event streams of everybody."""
+TOO_DEEP = "(nested too deep to be kept)"
+
 
 class Words(TypeDecorator[str]):
     """Text of any length, or `Words(40)`, of which more is cut off."""
@@ -49,15 +53,18 @@ def storable_text(value: str) -> str:
     return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
-def storable(value: Any) -> Any:
-    """JSON data with its texts made storable, and null for numbers that are not finite."""
+def storable(value: Any, *, levels: int = MAX_LEVELS) -> Any:
+    """JSON data with its texts made storable, null for numbers that are not finite, and a word for what lies deeper
+    than `levels`."""
     match value:
         case str():
             return storable_text(value)
         case float():
             return value if math.isfinite(value) else None
+        case dict() | list() | tuple() if not levels:
+            return TOO_DEEP
         case dict():
-            return {storable_text(str(key)): storable(item) for key, item in value.items()}
+            return {storable_text(str(key)): storable(item, levels=levels - 1) for key, item in value.items()}
         case list() | tuple():
-            return [storable(item) for item in value]
+            return [storable(item, levels=levels - 1) for item in value]
     return value

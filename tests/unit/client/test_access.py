@@ -52,7 +52,19 @@ def test_nothing_known_is_an_error_of_its_own():
     assert caught.value.code == "no_server"
 
 
-@pytest.mark.parametrize("url", ["localhost:8420", "ftp://host", "http://", "https://host/?token=x", "https://host/#a"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8420",
+        "ftp://host",
+        "http://",
+        "https://host/?token=x",
+        "https://host/#a",
+        "http://[::1",
+        "http://host:84200",
+        "http://host:http",
+    ],
+)
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(ConfigError, match="has to be an address"):
         find_access(url)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from rlhf_cluster.client import Access
+from rlhf_cluster.client import Access, Client
 from rlhf_cluster.client.connection import ATTEMPTS, Connection, refusal
-from rlhf_cluster.errors import BadRequest, NotAuthorized, NotOnService, ServiceAway, ServiceError
+from rlhf_cluster.client.stream import follow
+from rlhf_cluster.errors import BadRequest, ConfigError, NotAuthorized, NotOnService, ServiceAway, ServiceError
+from rlhf_cluster.wire.access import CreateToken
 
 SOON = {"Retry-After": "0"}
 HANG_UP = (0, {}, "")
@@ -128,3 +131,37 @@ def test_nobody_there_is_told_at_once_with_the_address(script):
     script.server_close()
     with pytest.raises(ServiceAway, match=f"{script.url} cannot be reached"):
         Connection(Access(url=script.url)).get("/jobs")
+
+
+def test_a_token_may_end_with_a_new_line_as_files_and_secret_stores_do(script):
+    script.answers = [(200, {}, "{}")]
+    with closing(Connection(Access(url=script.url, token="t\n"))) as connection:
+        connection.get("/jobs")
+    assert script.asked[0][2]["Authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize("token", ["s3cr3t\nof two lines", "s3cr3t…", "s3cr3t \x00"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token):
+    with pytest.raises(ConfigError) as caught:
+        Connection(Access(url="http://127.0.0.1:9", token=token))
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_success_of_something_else_says_that_it_is_something_else(script):
+    script.answers = [(200, {}, "<html>")] * 3
+    with Client(Access(url=script.url)) as client:
+        for ask in (
+            client.me,
+            lambda: client.find("@last"),
+            lambda: client.create_token(CreateToken(name="a", scopes=["read"])),
+        ):
+            with pytest.raises(
+                ServiceError, match="answered 200, and not as this service does: is it the right address"
+            ):
+                ask()
+
+
+def test_a_stream_that_ends_before_it_has_told_anything_is_not_opened_for_ever(script, connection):
+    script.answers = [(200, {}, "")] * 3
+    with pytest.raises(ServiceAway, match="tells nothing"):
+        next(follow(connection, job_id=None, topics=["jobs"], patience_s=0.1))

@@ -6,6 +6,7 @@ import threading
 import time
 
 import httpx
+from sqlalchemy import text
 
 from rlhf_cluster.service.store import attempts, events
 
@@ -51,3 +52,15 @@ def test_its_end_answers_those_who_wait_for_commands_and_ends_streams_at_once(tm
             assert list(told) == []  # it ends, and is not broken off
         waiting.join(BOUND_S)
         assert [(each.status_code, each.json()) for each in answers] == [(200, {"commands": []})]
+
+
+def test_what_runs_beside_the_requests_does_not_end_without_a_word(tmp_path, caplog):
+    with served(tmp_path) as live, live.client() as client, client.stream("GET", STREAM) as stream:
+        told = messages(stream)
+        assert next(told).retry
+        job_id = new_job(live.db)
+        with live.db.writing() as connection:
+            events.add(connection, topic="jobs", job_id=job_id, time_s=1.0, step=0, kind="a", body={})
+            connection.execute(text("UPDATE events SET body = '3'"))  # as a damaged disk may leave it
+        until(lambda: "hub has ended" in caplog.text)
+        live.server.should_exit = True

@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from rlhf_cluster.service.event_stream import Wanted, stream
-from rlhf_cluster.service.hub import MAX_SPREAD_S, Hub, TooManyStreams
+from rlhf_cluster.service.hub import LOGS, MAX_SPREAD_S, Hub, TooManyStreams, look
+from rlhf_cluster.service.store import events, jobs, logs
 from rlhf_cluster.service.store.database import Database
+from rlhf_cluster.wire.relay import LogLine
 
 from .live import LAST, TOPICS, Message, new_job, parsed, tell, tell_much
 
@@ -162,3 +164,49 @@ def test_one_listener_goes_on_at_once_and_a_crowd_spreads_out_for_a_bounded_time
     for _ in range(500):
         hub.enter("bo")
     assert hub.spread_s == MAX_SPREAD_S
+
+
+def test_lines_are_told_also_after_a_removed_job_took_the_newest_ones_with_it(db):
+    """SQLite gives their numbers again."""
+    job_id, removed = new_job(db), new_job(db)
+
+    def write(whose: str, first: int, num: int) -> None:
+        lines = [LogLine(component="driver", offset=first + each, line="x", time_s=1.0) for each in range(num)]
+        with db.writing() as connection:
+            logs.add(connection, whose, lines)
+
+    write(job_id, 0, 1)
+    write(removed, 0, 50)
+    seen, _, _ = look(db, None)
+    with db.writing() as connection:
+        jobs.delete(connection, removed)
+    write(job_id, 1, 1)
+    seen, _, marks = look(db, seen)
+    assert marks == {(LOGS, job_id)}
+    assert look(db, seen)[2] == set()
+    write(job_id, 2, 1)
+    assert look(db, seen)[2] == {(LOGS, job_id)}
+
+
+@pytest.mark.parametrize("levels", [300, 500])  # more than an answer takes, more than a walk through it does
+def test_what_one_job_nests_too_deep_for_an_answer_ends_nobodys_stream(db, levels):
+    one, other, body = new_job(db), new_job(db), {"a": 1}
+    for _ in range(levels):
+        body = {"a": body}
+
+    async def play() -> tuple[Message, Message]:
+        hub = Hub(db, max_streams=9, poll_s=0.01)
+        running = asyncio.create_task(hub.run())
+        heard = listen(hub, db, Wanted(topics=frozenset({"jobs"})), None)
+        await anext(heard)
+        with db.writing() as connection:
+            events.add(connection, topic="jobs", job_id=one, time_s=1.0, step=0, kind="Notice", body=body)
+        first = await anext(heard)
+        tell(db, other)
+        second = await anext(heard)
+        hub.close()
+        await running
+        return first, second
+
+    told = asyncio.run(asyncio.wait_for(play(), BOUND_S))
+    assert [message.data["job_id"] for message in told] == [one, other]

@@ -162,6 +162,18 @@ def test_whoever_brings_many_wrong_tokens_is_not_listened_to_and_others_are(api,
     refusal(browser.get(ME), 401, "unauthenticated")  # without a token nothing was guessed
 
 
+def test_a_stranger_locks_nobody_out_who_comes_by_the_same_address_also_not_for_the_first_time(app, browser, db):
+    for number in range(MAX_FAILURES + 1):
+        browser.get(ME, headers={"Authorization": f"Bearer rlhf_api_{number}"})
+    now_s = time.time()
+    with db.writing() as connection:
+        _, new = tokens.add(connection, name="ada", scopes=["read"], now_s=now_s)
+        _, login = tokens.add(connection, name="ada", scopes=["read"], now_s=now_s, kind=tokens.LOGIN)
+    assert browser.get(ME, headers={"Authorization": f"Bearer {new}"}).status_code == 200
+    assert browser.post(SESSION, json={"token": login}).status_code == 201
+    refusal(browser.get(ME, headers={"Authorization": "Bearer rlhf_api_more"}), 429, "too_many_failures")
+
+
 def test_every_change_is_in_the_audit_also_one_that_was_refused_or_failed(api_as, submit, db):
     admin, reader = api_as("admin"), api_as("read")
     job_id = submit()["job_id"]

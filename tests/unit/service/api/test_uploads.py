@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import stat
@@ -111,3 +112,23 @@ def test_only_who_may_submit_uploads(api, api_as, put):
     url = f"{UPLOADS}/{sha256(GOOD)}"
     assert api_as("label").head(url).status_code == 403
     refusal(api_as("read").put(url, content=GOOD), 403, "forbidden")
+
+
+def test_a_client_that_goes_away_in_the_middle_is_no_failure_of_the_service(api, app, caplog):
+    told, sent = [], [{"type": "http.request", "body": b"PK", "more_body": True}, {"type": "http.disconnect"}]
+    name = sha256(b"PK")
+
+    async def receive():
+        return sent.pop(0)
+
+    async def send(message):
+        told.append(message)
+
+    headers = [(b"host", b"127.0.0.1:8420"), (b"authorization", api.headers["authorization"].encode())]
+    scope = {"type": "http", "method": "PUT", "path": f"{UPLOADS}/{name}", "headers": headers, "query_string": b""}
+    asyncio.run(
+        app({**scope, "asgi": {"version": "3.0"}, "scheme": "http", "server": ("127.0.0.1", 8420)}, receive, send)
+    )
+    assert told[0]["status"] == 400
+    assert "request failed" not in caplog.text
+    assert [path.name for path in (app.state.service.settings.data_dir / "uploads").iterdir()] == []
