@@ -100,7 +100,8 @@ async def _drive(job_dir: Path, link: Link, registered: Registered, *, code_dir:
     driver = await DriverProcess.start(job_dir, code_dir=code_dir)
     try:
         with _stopped_by_signals(driver, grace_s=bounds.stop_s):
-            beside = (shipping.run(), commands.receive(kill=driver.kill), commands.answer())
+            orders = commands.receive(kill=driver.kill)
+            beside = (shipping.run(), shipping.run_samples(), orders, commands.answer())
             end = await _until_first(driver.wait(), *beside)
     finally:
         driver.kill()
