@@ -125,6 +125,9 @@ class Deeds:
             last_line = self._ray.last_line(row.submission_id)
             why = f"{why}; the last it wrote: {last_line}" if last_line else why
         with self._db.writing() as connection:
+            newest = attempts.newest(connection, job.job_id)
+            if newest is None or (newest.state, newest.lease_until_s) != (row.state, row.lease_until_s):
+                return True  # it was heard of while Ray was asked: look again
             attempts.lose(connection, job.job_id, row.number, message=why, now_s=self._clock())
             text = f"attempt {row.number} was given up: {why}"
             self._tell(connection, job, "AttemptLost", text, level="warning", body={"attempt": row.number})

@@ -360,6 +360,27 @@ def test_a_driver_that_never_registers_is_told_of_with_the_last_thing_it_wrote(s
     assert "No module named 'rlhf_cluster'" in story.job(job_id).message
 
 
+@pytest.mark.parametrize("heard", ["it renews its lease", "it has succeeded"])
+def test_a_driver_that_is_heard_while_ray_is_asked_about_its_silence_is_not_given_up(story, ray, heard):
+    job_id = story.submit()
+    story.turn()
+    story.register(job_id, 1)
+    answer = ray.answer
+
+    def heard_meanwhile(method: str, path: str, body: Any) -> tuple[int, str]:
+        if heard == "it has succeeded":
+            story.end(job_id, 1, "succeeded")
+        else:
+            story.register(job_id, 1)
+        return answer(method, path, body)
+
+    ray.answer = heard_meanwhile
+    story.turn(after_s=46)
+    assert [row.state for row in story.attempts(job_id)] == ["ended" if heard == "it has succeeded" else "running"]
+    assert "AttemptLost" not in story.told(job_id)
+    assert ray.stopped == []
+
+
 def test_a_submission_that_ray_forgot_with_its_head_is_begun_again(story, ray):
     job_id = story.submit()
     story.turn()
