@@ -477,6 +477,24 @@ def test_killing_has_ray_stop_it_at_once_and_again_if_it_does_not(story, ray):
     assert story.told(job_id).count("StopForced") == 1
 
 
+def test_a_submission_that_ray_cannot_stop_keeps_no_other_from_being_stopped(story, ray):
+    stuck, other = story.submit(), story.submit()
+    story.turn()
+    answer = ray.answer
+
+    def answer_but_one(method: str, path: str, body: Any) -> tuple[int, str]:
+        if path == f"/api/jobs/{stuck}-1/stop":
+            return 500, "the agent of its node does not answer"
+        return answer(method, path, body)
+
+    ray.answer = answer_but_one
+    for job_id in (stuck, other):
+        story.register(job_id, 1)
+        story.want(job_id, "kill")
+    story.turn()
+    assert ray.stopped == [f"{other}-1"]
+
+
 def test_commands_that_nobody_obeyed_are_refused_when_the_job_ends(story):
     job_id = story.submit()
     story.turn()
