@@ -73,7 +73,7 @@ class Deeds:
     def _prepare(self, job: Row, number: int, row: Row | None) -> tuple[Row, str]:
         with self._db.writing() as connection:
             if row is not None:
-                return row, attempts.new_secret(connection, job.job_id, number)
+                return attempts.renew_submission(connection, job.job_id, number)
             submission_id = f"{job.job_id}-{number}"
             return attempts.add(connection, job.job_id, number, submission_id=submission_id, now_s=self._clock())
 

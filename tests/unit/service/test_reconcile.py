@@ -240,6 +240,27 @@ def test_a_submission_whose_answer_was_lost_keeps_the_secret_that_its_relay_has(
     assert (after.state, after.token_sha256) == ("submitted", row.token_sha256)
 
 
+def test_a_submission_that_ray_takes_in_only_when_it_was_given_up_leaves_the_attempt_one_that_works(story, ray):
+    job_id = story.submit()
+    submit, late = ray._submit, []
+
+    def slowly(body: dict[str, Any]) -> tuple[int, str]:
+        late.append(body)
+        if len(late) == 1:
+            return 500, "No available agent to submit job, please try again later."
+        submit(late[0])  # the first one is done just before the second one
+        return submit(body)
+
+    ray._submit = slowly
+    story.turn()
+    story.turn(after_s=5)
+    [row] = story.attempts(job_id)
+    assert row.state == "submitted"
+    secret = ray.submissions[row.submission_id]["runtime_env"]["env_vars"]["RLHF_ATTEMPT_TOKEN"]
+    with story.db.reading() as connection:
+        assert attempt_of_secret(connection, secret) is not None
+
+
 def test_submitting_what_ray_already_has_is_a_success(ray):
     client = RayJobs(ray.url, token=TOKEN)
     client.submit("job_a-1", "true", env={})
