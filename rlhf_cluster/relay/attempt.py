@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from rlhf_cluster.config.load import check
 from rlhf_cluster.driver.run import write_job_file
+from rlhf_cluster.driver.sizes import keep_chosen
 from rlhf_cluster.errors import ConfigError, RlhfError, StorageError
 from rlhf_cluster.relay import bundle
 from rlhf_cluster.relay.commands import Commands
@@ -77,6 +78,7 @@ def prepare(registered: Registered, *, ray_address: str | None) -> Path:
     try:
         job_dir.mkdir(parents=True, exist_ok=True)
         write_job_file(job_dir, job)
+        keep_chosen(job_dir, job)  # the service has heard of every wish, the former driver perhaps not
     except OSError as error:
         raise StorageError(f"{job_dir} cannot be written: {error.strerror}") from error
     return job_dir

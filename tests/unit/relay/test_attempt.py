@@ -8,6 +8,7 @@ import json
 import pytest
 
 from rlhf_cluster.config.load import read_job
+from rlhf_cluster.driver.sizes import FILE_NAME, read_desired, sizes_of
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.relay.attempt import FAILED, prepare, run_attempt
 from rlhf_cluster.relay.link import Link, Superseded
@@ -15,6 +16,8 @@ from rlhf_cluster.testing.jobs import make_job
 from rlhf_cluster.wire.relay import Registered
 
 from .stand_in import Asked, Said, StandIn, problem
+
+AUTO = {"num_workers": 3, "mode": "auto", "min_workers": 1, "max_workers": 4}
 
 
 def registered(job_dir, config) -> Registered:
@@ -54,6 +57,24 @@ def test_a_second_attempt_finds_its_own_settings_in_the_job_file(tmp_path):
     for address in ("192.0.2.1:6379", "192.0.2.2:6379"):
         job_dir = prepare(registered(tmp_path / "job_1", config_of("runtime=ray")), ray_address=address)
     assert read_job(job_dir).ray.address == "192.0.2.2:6379"
+
+
+@pytest.mark.parametrize(
+    ("former", "overrides", "begins_with"),
+    [
+        ({"num_workers": 2}, ["rollout.num_workers=4"], {}),
+        ({"num_workers": 2}, ["autoscale.min_workers=1", "autoscale.max_workers=4"], {}),
+        (AUTO, ["autoscale.min_workers=1", "autoscale.max_workers=4"], {"rollout": 3}),
+        (AUTO, ["rollout.num_workers=4", "autoscale.min_workers=4", "autoscale.max_workers=6"], {}),
+    ],
+)
+def test_an_attempt_begins_with_what_the_service_wants_whatever_the_driver_before_was_asked_for(
+    tmp_path, former, overrides, begins_with
+):
+    (tmp_path / "control").mkdir()
+    (tmp_path / FILE_NAME).write_text(json.dumps({"pools": [{"role": "rollout", **former}]}))
+    prepare(registered(tmp_path, config_of(*overrides)), ray_address=None)
+    assert sizes_of(read_desired(tmp_path)) == begins_with
 
 
 def test_a_job_that_is_none_is_told_to_the_service_and_not_retried(tmp_path, stand_in: StandIn):
