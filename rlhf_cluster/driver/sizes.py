@@ -69,6 +69,23 @@ def read_desired(job_dir: Path) -> dict[str, Desired]:
         raise ConfigError(f"{FILE_NAME} does not say how many workers are wanted: {reason}") from error
 
 
+def keep_chosen(job_dir: Path, job: JobConfig) -> None:
+    """For whoever wrote what is wanted now into the job file: of what a former driver was asked for only the number
+    stays that a policy has chosen between the bounds that hold still. Raises `OSError`."""
+    path = job_dir / FILE_NAME
+    try:
+        former = read_desired(job_dir)
+    except ConfigError:
+        former = {}
+    auto = job.autoscale
+    bounds = Bounds(min_workers=auto.min_workers, max_workers=auto.max_workers) if auto else None
+    kept = tuple(each for each in former.values() if bounds and each.bounds == bounds)
+    if kept:
+        write_whole(path, json.dumps(dataclasses.asdict(_Content(pools=kept))) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+
+
 def sizes_of(desired: Mapping[str, Desired]) -> dict[str, int]:
     """Replicas by role."""
     return {role: each.num_workers for role, each in desired.items()}

@@ -13,21 +13,22 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rlhf_cluster.config.load import check
 from rlhf_cluster.driver.run import write_job_file
+from rlhf_cluster.driver.sizes import keep_chosen
 from rlhf_cluster.errors import ConfigError, RlhfError, StorageError
 from rlhf_cluster.relay import bundle
 from rlhf_cluster.relay.commands import Commands
 from rlhf_cluster.relay.driver_process import DriverEnd, DriverProcess
 from rlhf_cluster.relay.link import Link, Refused, Superseded, Unreachable
-from rlhf_cluster.relay.shipping import Shipping
-from rlhf_cluster.wire.relay import Ended, Register, Registered
+from rlhf_cluster.relay.shipping import EVERY_S, Shipping
+from rlhf_cluster.wire.relay import Ended, Ingest, Register, Registered
 
 AGAIN_S = 2.0
 FAILED = 1
@@ -54,9 +55,11 @@ async def run_attempt(link: Link, *, bounds: Bounds | None = None) -> int:
     registered = await _within(bounds.register_s, lambda: link.register(who))
     log.info("attempt %d of %s has registered", registered.attempt, registered.job_id)
     try:
-        job_dir = prepare(registered, ray_address=os.environ.get("RAY_ADDRESS"))
-        code_dir = await _code(link, job_dir, registered, bounds=bounds)
-        return await _drive(job_dir, link, registered, code_dir=code_dir, bounds=bounds)
+        async with _kept_alive(link, registered):
+            job_dir = await asyncio.to_thread(prepare, registered, ray_address=os.environ.get("RAY_ADDRESS"))
+            code_dir = await _code(link, job_dir, registered, bounds=bounds)
+            shipping = await asyncio.to_thread(Shipping, job_dir, link, registered)
+        return await _drive(job_dir, link, shipping, code_dir=code_dir, bounds=bounds)
     except Superseded as error:
         log.warning("%s; its driver was ended", error)
         return FAILED
@@ -68,6 +71,24 @@ async def run_attempt(link: Link, *, bounds: Bounds | None = None) -> int:
         raise
 
 
+@asynccontextmanager
+async def _kept_alive(link: Link, registered: Registered) -> AsyncGenerator[None]:
+    """The lease began with the registration; code to be fetched, or a long journal to be read, may take longer."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(EVERY_S)
+            with contextlib.suppress(Unreachable):
+                await link.ingest(Ingest(first_entry=registered.num_entries, entries=[]))
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+
+
 def prepare(registered: Registered, *, ray_address: str | None) -> Path:
     """The job's directory with its job file, as `rlhf resume` needs it. Raises `ConfigError`, `StorageError`."""
     config = _on_cluster(registered.config, ray_address)
@@ -77,6 +98,7 @@ def prepare(registered: Registered, *, ray_address: str | None) -> Path:
     try:
         job_dir.mkdir(parents=True, exist_ok=True)
         write_job_file(job_dir, job)
+        keep_chosen(job_dir, job)  # the service has heard of every wish, the former driver perhaps not
     except OSError as error:
         raise StorageError(f"{job_dir} cannot be written: {error.strerror}") from error
     return job_dir
@@ -94,13 +116,13 @@ async def _code(link: Link, job_dir: Path, registered: Registered, *, bounds: Bo
     return await _within(bounds.register_s, lambda: bundle.fetch(link, job_dir, sha256=sha256)) if sha256 else None
 
 
-async def _drive(job_dir: Path, link: Link, registered: Registered, *, code_dir: Path | None, bounds: Bounds) -> int:
-    shipping = Shipping(job_dir, link, registered)
+async def _drive(job_dir: Path, link: Link, shipping: Shipping, *, code_dir: Path | None, bounds: Bounds) -> int:
     commands = Commands(job_dir, link)
     driver = await DriverProcess.start(job_dir, code_dir=code_dir)
     try:
         with _stopped_by_signals(driver, grace_s=bounds.stop_s):
-            beside = (shipping.run(), commands.receive(kill=driver.kill), commands.answer())
+            orders = commands.receive(kill=driver.kill)
+            beside = (shipping.run(), shipping.run_samples(), orders, commands.answer())
             end = await _until_first(driver.wait(), *beside)
     finally:
         driver.kill()

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,6 @@ may be larger."""
 FOR_THE_LEDGER_ONLY = "groups"
 """A step's entry lists every group; the service keeps the figures, and the samples come as files."""
 
-SAMPLE_FILES = 8
-"""Sent between two messages."""
 SAMPLES_S = 20.0
 """For sample files after a driver's end, of which nobody hears before: what is left stays in the job's directory."""
 OUTCOMES = ("succeeded", "failed", "interrupted")
@@ -50,11 +49,18 @@ class Shipping:
         """Outcome and message of the driver's last event; empty while it has left none."""
 
     async def run(self) -> None:
-        """consumes: the job's directory; produces: what the service has; waits for: the service and time; unblocked by:
-        cancellation. Raises `Superseded` when another attempt has the job."""
+        """consumes: journal, logs and view; produces: what the service has, and the lease; waits for: the service and
+        time; unblocked by: cancellation. Raises `Superseded` when another attempt has the job."""
+        await self._repeat(self.once)
+
+    async def run_samples(self) -> None:
+        """consumes: sample files; otherwise as `run`. Beside it: a large file may take longer than the lease lasts."""
+        await self._repeat(self._send_samples)
+
+    async def _repeat(self, send: Callable[[], Awaitable[bool]]) -> None:
         while True:
             try:
-                has_more = await self.once()
+                has_more = await send()
             except (Unreachable, OSError) as error:  # a disk that cannot be read now is no end of a job that runs
                 log.warning("%s; what is new waits on disk", error)
                 has_more = False
@@ -62,15 +68,18 @@ class Shipping:
                 await asyncio.sleep(EVERY_S)
 
     async def drain(self, *, samples_s: float = SAMPLES_S) -> None:
-        """Send all that is left of a driver that has ended, and of the samples what can be sent within `samples_s`.
-        Raises `Unreachable`, `Superseded`."""
-        deadline_s = time.monotonic() + samples_s
-        while await self.once(is_final=True, sends_samples=time.monotonic() < deadline_s):
+        """Send all that is left of a driver that has ended, and of the samples what can be sent within `samples_s`:
+        how the job has ended does not depend on them. Raises `Unreachable`, `Superseded`."""
+        while await self.once(is_final=True):
             pass
+        with contextlib.suppress(TimeoutError, Unreachable, OSError):
+            async with asyncio.timeout(samples_s):
+                while await self._send_samples():
+                    pass
         if self._samples.next():
             log.warning("not all samples could be sent within %g s; the others are in %s", samples_s, self._job_dir)
 
-    async def once(self, *, is_final: bool = False, sends_samples: bool = True) -> bool:
+    async def once(self, *, is_final: bool = False) -> bool:
         """Send some of what is new; returns whether there is more."""
         entries = self._journal.read(max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES)
         lines = self._logs.read(max_lines=MAX_LINES, max_bytes=MAX_BYTES, now_s=time.time(), is_final=is_final)
@@ -86,21 +95,19 @@ class Shipping:
         self._journal.go_to(first + num_taken)
         self._logs.taken(lines)
         is_behind = num_taken < len(entries)
-        has_more_samples = sends_samples and await self._send_samples()
-        return self._journal.is_full or self._logs.is_full or is_behind or has_more_samples
+        return self._journal.is_full or self._logs.is_full or is_behind
 
     async def _send_samples(self) -> bool:
-        """Some of them; whether there may be more."""
-        for _ in range(SAMPLE_FILES):
-            path = self._samples.next()
-            if path is None:
-                return False
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    await self._link.samples(path.name, await asyncio.to_thread(path.read_bytes))
-                except Refused as error:
-                    log.warning("%s stays in the job's directory only: %s", path.name, error)
-            self._samples.done(path)
+        """The next file; whether there may be more."""
+        path = self._samples.next()
+        if path is None:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                await self._link.samples(path.name, await asyncio.to_thread(path.read_bytes))
+            except Refused as error:
+                log.warning("%s stays in the job's directory only: %s", path.name, error)
+        self._samples.done(path)
         return True
 
     def _view(self) -> dict[str, Any] | None:

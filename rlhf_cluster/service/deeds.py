@@ -73,7 +73,7 @@ class Deeds:
     def _prepare(self, job: Row, number: int, row: Row | None) -> tuple[Row, str]:
         with self._db.writing() as connection:
             if row is not None:
-                return row, attempts.new_secret(connection, job.job_id, number)
+                return attempts.renew_submission(connection, job.job_id, number)
             submission_id = f"{job.job_id}-{number}"
             return attempts.add(connection, job.job_id, number, submission_id=submission_id, now_s=self._clock())
 
@@ -125,6 +125,9 @@ class Deeds:
             last_line = self._ray.last_line(row.submission_id)
             why = f"{why}; the last it wrote: {last_line}" if last_line else why
         with self._db.writing() as connection:
+            newest = attempts.newest(connection, job.job_id)
+            if newest is None or (newest.state, newest.lease_until_s) != (row.state, row.lease_until_s):
+                return True  # it was heard of while Ray was asked: look again
             attempts.lose(connection, job.job_id, row.number, message=why, now_s=self._clock())
             text = f"attempt {row.number} was given up: {why}"
             self._tell(connection, job, "AttemptLost", text, level="warning", body={"attempt": row.number})

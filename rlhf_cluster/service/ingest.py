@@ -14,6 +14,7 @@ from rlhf_cluster.records.members import JobView
 from rlhf_cluster.service import asking
 from rlhf_cluster.service.problems import ApiProblem
 from rlhf_cluster.service.store import attempts, checkpoints, commands, events, jobs, logs, metrics, pools
+from rlhf_cluster.service.store.columns import storable_text
 from rlhf_cluster.service.timeline import tell
 from rlhf_cluster.wire.jobs import OVER
 from rlhf_cluster.wire.relay import Answered, Ended, Ingest
@@ -75,7 +76,7 @@ def _numbers(values: Any) -> dict[str, float | None]:
     """Metrics by name; null where one was not finite."""
     items = values.items() if isinstance(values, Mapping) else ()
     return {
-        str(key)[:MAX_KEY]: value
+        storable_text(str(key))[:MAX_KEY]: value
         for key, value in items
         if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     }

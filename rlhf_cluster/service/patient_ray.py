@@ -3,6 +3,7 @@ Ray has heard it."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -76,13 +77,11 @@ class PatientRay:
         for submission_id in list(self._owed):
             if self._ray is None or not self.may_be_asked():
                 return
-            try:
+            # One that Ray cannot stop, because its node is gone, must not keep the others going.
+            with contextlib.suppress(RayAway):
                 self._ray.stop(submission_id)
                 del self._owed[submission_id]
-            except RayAway:
-                return
-            finally:
-                self._note()
+            self._note()
 
     def _note(self) -> None:
         assert self._ray is not None

@@ -74,11 +74,19 @@ def end_drivers(ray: PrivateRay, *, token: str, tell: Callable[[str], None]) -> 
             time.sleep(LOOK_EVERY_S)
 
 
-def start_private_ray(*, token: str, num_cpus: int | None, object_store_bytes: int, log: Path) -> PrivateRay:
-    """Raises `RayNotStarted` with what Ray wrote last."""
+def start_private_ray(
+    *,
+    token: str,
+    num_cpus: int | None,
+    object_store_bytes: int,
+    log: Path,
+    note: Callable[[PrivateRay], None] = lambda ray: None,
+) -> PrivateRay:
+    """`note` gets what was launched, before anybody waits for it. Raises `RayNotStarted` with what Ray wrote last."""
     for _ in range(START_ATTEMPTS):
         # A port may be taken between being found free and being used: another attempt has others.
         ray = _launch(token=token, num_cpus=num_cpus, object_store_bytes=object_store_bytes, log=log)
+        note(ray)
         if _answers(ray, token=token):
             return ray
         ray.end()

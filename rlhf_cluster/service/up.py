@@ -125,9 +125,8 @@ def read_state(data_dir: Path) -> State:
         raise NotUp(f"{data_dir / STATE} is not what `rlhf up` writes ({error}): move it away") from error
 
 
-def _write_state(state: State, data_dir: Path) -> State:
+def _write_state(state: State, data_dir: Path) -> None:
     write_private(data_dir / STATE, json.dumps(dataclasses.asdict(state), indent=2) + "\n")
-    return state
 
 
 def _has_its_ray(state: State) -> bool:
@@ -140,15 +139,17 @@ def _with_ray(state: State, options: UpOptions, data_dir: Path, *, tell: Callabl
     tell("starting a private Ray")
     if state.ray is not None:
         state.ray.end()  # what its head has left behind
+    if state.server is not None:
+        state.server.end(grace_s=SERVER_GRACE_S)  # it knows the Ray that has died
     ray = start_private_ray(
         token=_ray_token(data_dir),
         num_cpus=options.num_cpus,
         object_store_bytes=options.object_store_bytes,
         log=data_dir / "logs" / "ray.log",
+        # It takes a while to start, and must not be lost when somebody presses Ctrl-C meanwhile.
+        note=lambda ray: _write_state(State(ray=ray, url=state.url), data_dir),
     )
-    if state.server is not None:
-        state.server.end(grace_s=SERVER_GRACE_S)  # it knows the Ray that has died
-    return _write_state(State(ray=ray, url=state.url), data_dir)
+    return State(ray=ray, url=state.url)
 
 
 def _with_server(

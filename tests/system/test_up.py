@@ -96,6 +96,22 @@ def service(word_world_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     service.call("down")
 
 
+def test_a_ray_that_was_starting_when_up_was_interrupted_is_ended_by_down(word_world_home, tmp_path):
+    half = Service(home=word_world_home, data_dir=tmp_path / "service")
+    command = [sys.executable, "-m", "rlhf_cluster.cli", "up", "--data-dir", str(half.data_dir)]
+    with subprocess.Popen(command, env={**os.environ, "RLHF_CLUSTER_HOME": str(half.home)}) as up:
+        while not (started := psutil.Process(up.pid).children()):
+            assert up.poll() is None
+            time.sleep(0.1)
+        time.sleep(1.0)  # Ray takes several
+        up.send_signal(signal.SIGINT)
+    half.call("down")
+    _, alive = psutil.wait_procs(started, timeout=0)
+    for process in [child for each in alive for child in (*each.children(recursive=True), each)]:
+        process.kill()
+    assert alive == []
+
+
 def test_up_twice_says_it_is_up_and_gives_another_login(service):
     again = service.call("up")
     assert again["was_up"]

@@ -145,7 +145,7 @@ def _deliver(db: Database, attempt: Row, held: set[str]) -> Commands:
             return Commands(commands=[])
     with db.writing() as connection:
         taking.fence(connection, attempt)
-        rows = _new(commands.waiting(connection, attempt.job_id, now_s=time.time()), held)
+        rows = _new(commands.waiting(connection, attempt.job_id, now_s=time.time()), held)[: MAX_HELD - len(held)]
         commands.deliver(connection, [row.command_id for row in rows])
         return Commands(commands=[Delivered.model_validate(row) for row in rows])
 

@@ -30,11 +30,14 @@ def add(connection: Connection, job_id: str, number: int, *, submission_id: str,
     return connection.execute(select(attempts).where(*_is(job_id, number))).one(), secret
 
 
-def new_secret(connection: Connection, job_id: str, number: int) -> str:
-    """For an attempt that is submitted again; the secret before it is worth nothing from now on."""
+def renew_submission(connection: Connection, job_id: str, number: int) -> tuple[Row, str]:
+    """For an attempt that is submitted again: another secret, and with it another id at Ray, which may still be busy
+    with the submission before. A relay of that one comes with a secret that is worth nothing, and ends."""
     secret = make_secret("attempt")
-    connection.execute(update(attempts).where(*_is(job_id, number)).values(token_sha256=digest(secret)))
-    return secret
+    hashed = digest(secret)
+    changed = update(attempts).where(*_is(job_id, number)).returning(attempts)
+    values = {"token_sha256": hashed, "submission_id": f"{job_id}-{number}-{hashed[:8]}"}
+    return connection.execute(changed.values(values)).one(), secret
 
 
 def of_job(connection: Connection, job_id: str) -> Sequence[Row]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 from rlhf_cluster.config.load import read_job
+from rlhf_cluster.driver.sizes import FILE_NAME, read_desired, sizes_of
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.relay.attempt import FAILED, prepare, run_attempt
-from rlhf_cluster.relay.link import Link, Superseded
+from rlhf_cluster.relay.link import Link, Refused, Superseded
 from rlhf_cluster.testing.jobs import make_job
 from rlhf_cluster.wire.relay import Registered
 
 from .stand_in import Asked, Said, StandIn, problem
+
+AUTO = {"num_workers": 3, "mode": "auto", "min_workers": 1, "max_workers": 4}
 
 
 def registered(job_dir, config) -> Registered:
@@ -56,6 +60,24 @@ def test_a_second_attempt_finds_its_own_settings_in_the_job_file(tmp_path):
     assert read_job(job_dir).ray.address == "192.0.2.2:6379"
 
 
+@pytest.mark.parametrize(
+    ("former", "overrides", "begins_with"),
+    [
+        ({"num_workers": 2}, ["rollout.num_workers=4"], {}),
+        ({"num_workers": 2}, ["autoscale.min_workers=1", "autoscale.max_workers=4"], {}),
+        (AUTO, ["autoscale.min_workers=1", "autoscale.max_workers=4"], {"rollout": 3}),
+        (AUTO, ["rollout.num_workers=4", "autoscale.min_workers=4", "autoscale.max_workers=6"], {}),
+    ],
+)
+def test_an_attempt_begins_with_what_the_service_wants_whatever_the_driver_before_was_asked_for(
+    tmp_path, former, overrides, begins_with
+):
+    (tmp_path / "control").mkdir()
+    (tmp_path / FILE_NAME).write_text(json.dumps({"pools": [{"role": "rollout", **former}]}))
+    prepare(registered(tmp_path, config_of(*overrides)), ray_address=None)
+    assert sizes_of(read_desired(tmp_path)) == begins_with
+
+
 def test_a_job_that_is_none_is_told_to_the_service_and_not_retried(tmp_path, stand_in: StandIn):
     told = registered(tmp_path / "job_1", {**config_of(), "model": 3}).model_dump()
 
@@ -73,6 +95,34 @@ def test_a_job_that_is_none_is_told_to_the_service_and_not_retried(tmp_path, sta
     assert [asked.path.rsplit("/", 1)[-1] for asked in stand_in.asked] == ["register", "ended"]
     said = stand_in.asked[-1].json
     assert (said["outcome"], said["exit_code"], said["may_be_retried"]) == ("failed", FAILED, False)
+
+
+def test_the_lease_is_renewed_while_the_code_of_a_job_is_fetched(tmp_path, stand_in: StandIn):
+    told = registered(tmp_path / "job_1", config_of()).model_dump() | {"bundle_sha256": "0" * 64}
+    is_renewed = threading.Event()
+    was_renewed: list[bool] = []
+
+    def says(asked: Asked) -> Said:
+        match asked.path.rpartition("/")[2]:
+            case "register":
+                return Said(200, told)
+            case "bundle":
+                was_renewed.append(is_renewed.wait(10.0))
+                return problem(404, "not_found")
+            case "ingest":
+                is_renewed.set()
+                return Said(200, {"num_entries": 0})
+        return Said(204)
+
+    stand_in.says = says
+
+    async def attempt() -> int:
+        async with Link(stand_in.url, token="secret", num_tries=1) as link:
+            return await run_attempt(link)
+
+    with pytest.raises(Refused):
+        asyncio.run(attempt())
+    assert was_renewed == [True]
 
 
 def test_an_attempt_that_was_given_up_before_it_registered_starts_nothing(tmp_path, stand_in: StandIn):

@@ -172,6 +172,11 @@ def test_metrics_that_are_no_numbers_are_left_out(stage: Stage):
     assert stage.look(metrics.keys, stage.job_id) == ["a", "d"]
 
 
+def test_a_metric_whose_name_no_database_takes_stops_nothing(stage: Stage):
+    assert stage.send(0, [{**step(1), "metrics": {"a\0b": 1.0}}]) == 1
+    assert stage.look(metrics.keys, stage.job_id) == ["a\ufffdb"]
+
+
 def ask(stage: Stage, role: str, replicas: int) -> str:
     with stage.db.writing() as connection:
         row = pools.get(connection, stage.job_id, role)

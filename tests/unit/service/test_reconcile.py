@@ -240,6 +240,27 @@ def test_a_submission_whose_answer_was_lost_keeps_the_secret_that_its_relay_has(
     assert (after.state, after.token_sha256) == ("submitted", row.token_sha256)
 
 
+def test_a_submission_that_ray_takes_in_only_when_it_was_given_up_leaves_the_attempt_one_that_works(story, ray):
+    job_id = story.submit()
+    submit, late = ray._submit, []
+
+    def slowly(body: dict[str, Any]) -> tuple[int, str]:
+        late.append(body)
+        if len(late) == 1:
+            return 500, "No available agent to submit job, please try again later."
+        submit(late[0])  # the first one is done just before the second one
+        return submit(body)
+
+    ray._submit = slowly
+    story.turn()
+    story.turn(after_s=5)
+    [row] = story.attempts(job_id)
+    assert row.state == "submitted"
+    secret = ray.submissions[row.submission_id]["runtime_env"]["env_vars"]["RLHF_ATTEMPT_TOKEN"]
+    with story.db.reading() as connection:
+        assert attempt_of_secret(connection, secret) is not None
+
+
 def test_submitting_what_ray_already_has_is_a_success(ray):
     client = RayJobs(ray.url, token=TOKEN)
     client.submit("job_a-1", "true", env={})
@@ -360,6 +381,27 @@ def test_a_driver_that_never_registers_is_told_of_with_the_last_thing_it_wrote(s
     assert "No module named 'rlhf_cluster'" in story.job(job_id).message
 
 
+@pytest.mark.parametrize("heard", ["it renews its lease", "it has succeeded"])
+def test_a_driver_that_is_heard_while_ray_is_asked_about_its_silence_is_not_given_up(story, ray, heard):
+    job_id = story.submit()
+    story.turn()
+    story.register(job_id, 1)
+    answer = ray.answer
+
+    def heard_meanwhile(method: str, path: str, body: Any) -> tuple[int, str]:
+        if heard == "it has succeeded":
+            story.end(job_id, 1, "succeeded")
+        else:
+            story.register(job_id, 1)
+        return answer(method, path, body)
+
+    ray.answer = heard_meanwhile
+    story.turn(after_s=46)
+    assert [row.state for row in story.attempts(job_id)] == ["ended" if heard == "it has succeeded" else "running"]
+    assert "AttemptLost" not in story.told(job_id)
+    assert ray.stopped == []
+
+
 def test_a_submission_that_ray_forgot_with_its_head_is_begun_again(story, ray):
     job_id = story.submit()
     story.turn()
@@ -454,6 +496,24 @@ def test_killing_has_ray_stop_it_at_once_and_again_if_it_does_not(story, ray):
     story.turn(after_s=11)
     assert ray.stopped == [f"{job_id}-1"] * 2
     assert story.told(job_id).count("StopForced") == 1
+
+
+def test_a_submission_that_ray_cannot_stop_keeps_no_other_from_being_stopped(story, ray):
+    stuck, other = story.submit(), story.submit()
+    story.turn()
+    answer = ray.answer
+
+    def answer_but_one(method: str, path: str, body: Any) -> tuple[int, str]:
+        if path == f"/api/jobs/{stuck}-1/stop":
+            return 500, "the agent of its node does not answer"
+        return answer(method, path, body)
+
+    ray.answer = answer_but_one
+    for job_id in (stuck, other):
+        story.register(job_id, 1)
+        story.want(job_id, "kill")
+    story.turn()
+    assert ray.stopped == [f"{other}-1"]
 
 
 def test_commands_that_nobody_obeyed_are_refused_when_the_job_ends(story):

@@ -13,6 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from rlhf_cluster.service.api.relay import MAX_HELD
 from rlhf_cluster.service.store import attempts, commands, samples
 from rlhf_cluster.service.store.database import Database
 
@@ -108,6 +109,18 @@ def test_commands_come_until_they_are_held_and_again_where_they_got_lost(relay: 
     assert relay.get(f"{RELAY}/commands", params={"wait": 0, "held": command_id}).json()["commands"] == []
     relay.post(f"{RELAY}/commands/{command_id}/answer", json={"ok": True, "text": "paused"})
     assert relay.get(f"{RELAY}/commands", params={"wait": 0}).json()["commands"] == []
+
+
+def test_a_relay_is_given_no_more_commands_than_it_may_hold(relay: TestClient, job, db: Database):
+    relay.post(f"{RELAY}/register", json=WHO)
+    for _ in range(MAX_HELD + 1):
+        add_command(db, job)
+    told = relay.get(f"{RELAY}/commands", params={"wait": 0}).json()["commands"]
+    held = [each["command_id"] for each in told]
+    answer = relay.get(f"{RELAY}/commands", params={"wait": 0, "held": held})
+    assert (answer.status_code, answer.json()["commands"]) == (200, [])
+    told = relay.get(f"{RELAY}/commands", params={"wait": 0, "held": held[1:]}).json()["commands"]
+    assert len(told) == 1
 
 
 def test_a_command_whose_time_is_over_is_not_delivered(relay: TestClient, job, db: Database):

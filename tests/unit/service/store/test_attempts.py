@@ -23,10 +23,11 @@ def test_an_attempt_is_known_by_its_secret_which_is_not_stored(db: Database, job
         assert tokens.attempt_of_secret(connection, secret + "x") is None
 
 
-def test_a_new_secret_ends_the_one_before_it(db: Database, job_id: str):
-    _, old = _add(db, job_id)
+def test_a_new_submission_ends_the_one_before_it(db: Database, job_id: str):
+    first, old = _add(db, job_id)
     with db.writing() as connection:
-        new = attempts.new_secret(connection, job_id, 1)
+        row, new = attempts.renew_submission(connection, job_id, 1)
+        assert row.submission_id.startswith(f"{first.submission_id}-")
         assert tokens.attempt_of_secret(connection, old) is None
         assert tokens.attempt_of_secret(connection, new).job_id == job_id
 
