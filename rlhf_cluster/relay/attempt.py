@@ -43,6 +43,8 @@ class Bounds:
     """For the service to be reached at the beginning."""
     stop_s: float = 25.0
     """For a driver that is told to stop, until it is killed. Less than Ray gives the relay, which has to tell of it."""
+    exit_s: float = 120.0
+    """For a driver that has told its job's end, until its process has ended too; then it is killed."""
     patience_s: float = 3600.0
     """For the service to come back when the driver has ended. Past that the rest stays on disk: the service takes the
     attempt for lost, and the next one carries it over."""
@@ -122,13 +124,24 @@ async def _drive(job_dir: Path, link: Link, shipping: Shipping, *, code_dir: Pat
     try:
         with _stopped_by_signals(driver, grace_s=bounds.stop_s):
             orders = commands.receive(kill=driver.kill)
-            beside = (shipping.run(), shipping.run_samples(), orders, commands.answer())
+            ending = _end_in_time(shipping, driver, bound_s=bounds.exit_s)
+            beside = (shipping.run(), shipping.run_samples(), orders, commands.answer(), ending)
             end = await _until_first(driver.wait(), *beside)
     finally:
         driver.kill()
         await driver.wait()
     await _within(bounds.patience_s, lambda: _finish(link, shipping, commands, end))
     return end.code
+
+
+async def _end_in_time(shipping: Shipping, driver: DriverProcess, *, bound_s: float) -> None:
+    """An interpreter waits for all its threads before it exits, also for one that hangs."""
+    while not shipping.said:
+        await asyncio.sleep(AGAIN_S)
+    await asyncio.sleep(bound_s)
+    log.warning("the driver has told its end and does not exit: it is killed")
+    driver.kill()
+    await driver.wait()
 
 
 async def _finish(link: Link, shipping: Shipping, commands: Commands, end: DriverEnd) -> None:

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -64,6 +65,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ConfigError, _config)
     app.add_exception_handler(RlhfError, _ours)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(PoolTimeout, _database)
     app.add_exception_handler(ClientDisconnect, _cut_off)
     app.add_exception_handler(Exception, unexpected)
 
@@ -121,7 +123,8 @@ def _ours(request: Request, error: Any) -> JSONResponse:
 
 def _database(request: Request, error: Any) -> JSONResponse:
     log.error("the database refused", exc_info=error)
-    detail = f"the database cannot serve this now ({str(error.orig).splitlines()[0]}); nothing was changed: try again"
+    why = str(getattr(error, "orig", error)).splitlines()[0]
+    detail = f"the database cannot serve this now ({why}); nothing was changed: try again"
     return answer(request, 503, "database_unavailable", detail, headers={"Retry-After": "2"})
 
 

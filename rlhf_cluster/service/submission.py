@@ -59,9 +59,13 @@ def _text(body: Submit) -> tuple[str, bool, str]:
 
 
 def plan_lines(job: JobConfig) -> list[str]:
-    """What it would reserve, in words. A model that lies on the cluster alone cannot be measured here."""
+    """What it would reserve, in words. Only models known by name are measured here: no path of the client's is."""
+    from rlhf_cluster.models.registry import NAME
     from rlhf_cluster.runtime import placement
 
+    paths = [job.model, *(reward.path for reward in job.rewards if reward.type == "model")]
+    if strange := [path for path in paths if not NAME.fullmatch(path)]:
+        return [f"what it would reserve is known only on the cluster, where {strange[0]} is"]
     elsewhere = job.model_copy(update={"runtime": "ray", "ray": job.ray.model_copy(update={"address": "auto"})})
     try:
         return placement.plan(elsewhere).lines()

@@ -50,7 +50,9 @@ def open_session(request: Request, response: Response, body: OpenSession) -> Me:
             expires_s = now_s + SESSION_S
         else:
             expires_s = min(now_s + SESSION_S, row.expires_s or float("inf"))
-        _, secret = tokens.add(connection, name=row.name, scopes=row.scopes, now_s=now_s, expires_s=expires_s)
+        _, secret = tokens.add(
+            connection, name=row.name, scopes=row.scopes, now_s=now_s, expires_s=expires_s, parent=row
+        )
     response.set_cookie(
         COOKIE,
         secret,
@@ -80,6 +82,7 @@ def create_login_link(request: Request, caller: Reader) -> LoginLink:
             now_s=now_s,
             expires_s=expires_s,
             kind=tokens.LOGIN,
+            parent=own,
         )
     return LoginLink(url=f"{service.settings.url}/login#token={secret}", expires_s=expires_s)
 

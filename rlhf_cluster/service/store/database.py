@@ -115,6 +115,10 @@ def _engine(url: str) -> Engine:
             return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
         if parsed.get_backend_name() != "sqlite":
             raise ConfigError(f"database = {_shown(url)!r}: it is sqlite:///PATH or postgresql://USER@HOST/NAME")
+        if parsed.get_backend_name() == "sqlite" and (
+            not parsed.database or parsed.database.startswith((":", "file:"))
+        ):
+            raise ConfigError(f"database = {_shown(url)!r}: an SQLite database is a file, as in sqlite:///PATH")
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(parsed, connect_args={"timeout": BUSY_S})

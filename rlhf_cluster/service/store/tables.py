@@ -50,6 +50,7 @@ tokens = Table(
     Column("expires_s", Float),
     Column("last_used_s", Float),
     Column("revoked_s", Float),
+    Column("parent_id", Words(40)),  # of a session or a login: the token by which it was opened
 )
 
 jobs = Table(
@@ -218,6 +219,7 @@ logs = Table(
     Column("line", Words(), nullable=False),
     UniqueConstraint("job_id", "component", "offset"),
     Index(None, "job_id", "line_id"),
+    sqlite_autoincrement=True,  # who listens goes by these ids, also after the newest lines were removed
 )
 
 uploads = Table(

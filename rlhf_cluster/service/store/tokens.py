@@ -24,8 +24,9 @@ def add(
     now_s: float,
     expires_s: float | None = None,
     kind: str = TOKEN,
+    parent: Row | None = None,
 ) -> tuple[Row, str]:
-    """The token and its secret, which nobody can ask for again."""
+    """The token and its secret, which nobody can ask for again. What was opened by `parent` is revoked with it."""
     secret, token_id = new_secret("api" if kind == TOKEN else kind), new_id(kind)
     connection.execute(
         insert(tokens).values(
@@ -35,6 +36,7 @@ def add(
             scopes=list(scopes),
             created_s=now_s,
             expires_s=expires_s,
+            parent_id=(parent.parent_id or parent.token_id) if parent else None,
         )
     )
     return connection.execute(select(tokens).where(tokens.c.token_id == token_id)).one(), secret
@@ -70,18 +72,16 @@ def used(connection: Connection, token_id: str, *, now_s: float) -> None:
 
 
 def every(connection: Connection) -> Sequence[Row]:
-    """Those not revoked, newest first."""
-    return connection.execute(
-        select(tokens).where(tokens.c.revoked_s.is_(None)).order_by(tokens.c.token_id.desc())
-    ).all()
+    """Those that were handed out and not revoked, newest first; sessions and logins are not among them."""
+    is_own = (tokens.c.revoked_s.is_(None), tokens.c.parent_id.is_(None))
+    return connection.execute(select(tokens).where(*is_own).order_by(tokens.c.token_id.desc())).all()
 
 
 def revoke(connection: Connection, token_id: str, *, now_s: float) -> bool:
-    """False where there is none to revoke."""
-    done = connection.execute(
-        update(tokens).where(tokens.c.token_id == token_id, tokens.c.revoked_s.is_(None)).values(revoked_s=now_s)
-    )
-    return done.rowcount == 1
+    """With all that was opened by it. False where there is none to revoke."""
+    revoking = update(tokens).where(tokens.c.revoked_s.is_(None)).values(revoked_s=now_s)
+    connection.execute(revoking.where(tokens.c.parent_id == token_id))
+    return connection.execute(revoking.where(tokens.c.token_id == token_id)).rowcount == 1
 
 
 def trim(connection: Connection, *, before_s: float, limit: int) -> int:

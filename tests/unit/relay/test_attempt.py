@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from rlhf_cluster.config.load import read_job
 from rlhf_cluster.driver.sizes import FILE_NAME, read_desired, sizes_of
 from rlhf_cluster.errors import ConfigError
-from rlhf_cluster.relay.attempt import FAILED, prepare, run_attempt
+from rlhf_cluster.relay.attempt import FAILED, _end_in_time, prepare, run_attempt
+from rlhf_cluster.relay.driver_process import DriverEnd, DriverProcess
 from rlhf_cluster.relay.link import Link, Refused, Superseded
+from rlhf_cluster.relay.shipping import Shipping
 from rlhf_cluster.testing.jobs import make_job
 from rlhf_cluster.wire.relay import Registered
 
@@ -134,3 +140,26 @@ def test_an_attempt_that_was_given_up_before_it_registered_starts_nothing(tmp_pa
 
     with pytest.raises(Superseded):
         asyncio.run(attempt())
+
+
+def test_a_driver_that_has_told_its_end_and_does_not_exit_is_killed(tmp_path, stand_in: StandIn):
+    told = registered(tmp_path / "job_1", config_of())
+    end = {"event": "JobEnded", "time_s": time.time() + 60, "step": 3, "outcome": "succeeded", "message": "done"}
+    line = f"print(file=open('journal.jsonl', 'w'), flush=True, end='', *[{json.dumps(end)!r} + chr(10)])"
+    write = f"import time; {line}; time.sleep(600)"
+    stand_in.says = lambda asked: Said(200, {"num_entries": asked.json["first_entry"] + len(asked.json["entries"])})
+
+    async def whole() -> DriverEnd:
+        told_dir = Path(told.job_dir)
+        told_dir.mkdir()
+        async with Link(stand_in.url, token="secret", num_tries=1) as link, asyncio.timeout(60):
+            shipping = Shipping(told_dir, link, told)
+            driver = await DriverProcess.start(told_dir, code_dir=told_dir, command=(sys.executable, "-c", write))
+            shipped = asyncio.create_task(shipping.run())
+            await _end_in_time(shipping, driver, bound_s=0.1)
+            shipped.cancel()
+            return await driver.wait()
+
+    ended = asyncio.run(whole())
+    assert ended.code == -signal.SIGKILL
+    assert ended.report(said={"outcome": "succeeded", "message": "done"}).outcome == "succeeded"

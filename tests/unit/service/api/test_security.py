@@ -220,3 +220,27 @@ def test_a_job_that_holds_a_secret_is_refused_and_the_secret_is_nowhere(api, api
     assert "s3cr3t" not in caplog.text
     with db.reading() as connection:
         assert "s3cr3t" not in repr([connection.execute(select(each)).all() for each in tables.metadata.sorted_tables])
+
+
+def test_a_token_that_is_revoked_takes_its_sessions_and_logins_with_it(app, api_as):
+    admin = api_as("admin")
+    made = admin.post("/api/v1/tokens", json={"name": "ada", "scopes": ["submit"]}).json()
+    ada = {"Authorization": f"Bearer {made['secret']}"}
+    link = admin.post("/api/v1/auth/login-links", headers=ada).json()["url"]
+    page, other = (TestClient(app, base_url=URL) for _ in range(2))
+    for browser, secret in ((page, made["secret"]), (other, link.partition("#token=")[2])):
+        assert browser.post(SESSION, json={"token": secret}).status_code == 201
+        assert browser.get(ME).json()["name"] == "ada"
+    unused = admin.post("/api/v1/auth/login-links", headers=ada).json()["url"].partition("#token=")[2]
+    listed = [token["name"] for token in admin.get("/api/v1/tokens").json()["items"]]
+    assert listed.count("ada") == 1
+    assert admin.delete(f"/api/v1/tokens/{made['token_id']}").status_code == 204
+    assert page.get(ME).status_code == other.get(ME).status_code == 401
+    assert TestClient(app, base_url=URL).post(SESSION, json={"token": unused}).status_code == 401
+
+
+def test_a_plan_opens_no_path_of_the_clients(api, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    body = {"recipe": "word-world", "overrides": [f'model="{tmp_path}"']}
+    lines = api.post("/api/v1/jobs/validate", json=body).json()["lines"]
+    assert lines == [f"what it would reserve is known only on the cluster, where {tmp_path} is"]

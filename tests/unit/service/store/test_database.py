@@ -86,6 +86,12 @@ def test_a_url_of_another_database_is_refused_by_name():
         Database("mysql://user:hidden@host/name")
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x.db?uri=true"])
+def test_a_database_that_is_no_file_is_refused(url):
+    with pytest.raises(ConfigError, match="is a file"):
+        Database(url)
+
+
 def test_a_password_is_not_in_the_message():
     with pytest.raises(StorageError) as raised:
         Database("postgresql://user:hidden@127.0.0.1:1/name?connect_timeout=2")

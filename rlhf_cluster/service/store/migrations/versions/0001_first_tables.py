@@ -54,6 +54,7 @@ def _access() -> None:
         sa.Column("expires_s", sa.Float()),
         sa.Column("last_used_s", sa.Float()),
         sa.Column("revoked_s", sa.Float()),
+        sa.Column("parent_id", sa.String(40)),
         sa.PrimaryKeyConstraint("token_id", name="pk_tokens"),
         sa.UniqueConstraint("secret_sha256", name="uq_tokens_secret_sha256"),
     )
@@ -276,6 +277,7 @@ def _words() -> None:
         _of_job("logs"),
         sa.PrimaryKeyConstraint("line_id", name="pk_logs"),
         sa.UniqueConstraint("job_id", "component", "offset", name="uq_logs_job_id_component_offset"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_logs_job_id_line_id", "logs", ["job_id", "line_id"])
 
