@@ -136,8 +136,7 @@ async def _drive(job_dir: Path, link: Link, shipping: Shipping, *, code_dir: Pat
 
 async def _end_in_time(shipping: Shipping, driver: DriverProcess, *, bound_s: float) -> None:
     """An interpreter waits for all its threads before it exits, also for one that hangs."""
-    while not shipping.said:
-        await asyncio.sleep(AGAIN_S)
+    await shipping.has_ended.wait()
     await asyncio.sleep(bound_s)
     log.warning("the driver has told its end and does not exit: it is killed")
     driver.kill()

@@ -47,6 +47,8 @@ class Shipping:
         self._samples = SampleSpool(job_dir / "samples", names=registered.sample_files)
         self.said: dict[str, Any] = {}
         """Outcome and message of the driver's last event; empty while it has left none."""
+        self.has_ended = asyncio.Event()
+        """The driver has left its last event."""
 
     async def run(self) -> None:
         """consumes: journal, logs and view; produces: what the service has, and the lease; waits for: the service and
@@ -121,3 +123,4 @@ class Shipping:
             is_new = isinstance(time_s, int | float) and time_s >= self._began_s
             if entry["event"] == "JobEnded" and is_new and entry.get("outcome") in OUTCOMES:
                 self.said = {"outcome": entry["outcome"], "message": str(entry.get("message", ""))}
+                self.has_ended.set()

@@ -165,7 +165,7 @@ def test_validating_gives_config_and_plan_and_makes_no_job(api, word_world_home,
 def test_a_model_that_is_only_on_the_cluster_makes_a_job_no_less_valid(api):
     answer = api.post(f"{JOBS}/validate", json={**BODY, "overrides": ["model=/only/on/the/cluster"]})
     assert answer.status_code == 200
-    assert "known only where its model is" in answer.json()["lines"][0]
+    assert "known only on the cluster" in answer.json()["lines"][0]
     refusal(api.post(f"{JOBS}/validate", json={"recipe": "none"}), 422, "invalid_job")
 
 
