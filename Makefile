@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCK := deploy/locks/cpu.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-tiny install test test-fast check format bench clean
+.PHONY: help demo demo-tiny install test test-fast test-long check format bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -20,11 +20,14 @@ demo-tiny: .venv/installed ## the same job on a generated 350k-parameter model, 
 
 install: .venv/installed ## make .venv with everything in it
 
-test: .venv/installed ## run all tests, two files at a time: most of them wait for processes to come and go
+test: .venv/installed ## run the tests, two files at a time: most of them wait for processes to come and go
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/installed ## run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not long"
+
+test-long: .venv/installed ## run what `make test` leaves out: minutes each, on ground that shorter tests cover too
+	$(BIN)/python -m pytest -m long
 
 check: .venv/installed ## format, lint, types, import layers, dead code, dependencies
 	$(BIN)/ruff format --check .

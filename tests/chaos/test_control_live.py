@@ -15,7 +15,7 @@ def said(job: LiveJob, verb: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_come_and_go_while_the_job_trains(word_world_home, tmp_path):
     with LiveJob(
         "word-world",
@@ -42,7 +42,7 @@ def test_workers_come_and_go_while_the_job_trains(word_world_home, tmp_path):
         job.audit()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_policy_is_turned_on_outlives_a_killed_driver_and_is_turned_off(word_world_home, tmp_path):
     with LiveJob(
         "word-world",

@@ -59,7 +59,7 @@ def test_killed_at_every_transition_and_resumed_equals_never_killed_to_the_bit(w
         assert report.ok, [check for check in report.checks if not check.ok]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kill_9_of_the_driver_on_ray_costs_nothing_that_was_accepted(word_world_home, tmp_path):
     with LiveJob(
         "word-world",

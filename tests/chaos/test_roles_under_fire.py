@@ -71,7 +71,7 @@ def test_each_role_hangs_in_turn_and_is_replaced(live):
     job.audit()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_random_kills_and_hangs_by_seed(live):
     draw = random.Random(7)
     job = live("train.num_steps=100000", "rollout.num_workers=2", "train.max_staleness=2", "rollout.spares=1")
