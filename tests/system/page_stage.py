@@ -40,7 +40,8 @@ class Seeded:
 
     def start(self, *, port: int = 0) -> None:
         words = ["--port", str(port), "--data-dir", str(self.data_dir), "--root-path", self.root_path, "--live"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        # Without models, whatever this machine has: what the page tells of a plan depends on them.
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "RLHF_CLUSTER_HOME": str(self.data_dir / "home")}
         self.process = subprocess.Popen(
             [sys.executable, str(SEEDED), *words], stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -20,7 +20,7 @@ from .page_stage import AXE, Seeded, browser, needs_page, person, seeded, wait_u
 pytestmark = [needs_page, pytest.mark.slow]
 VIEWS = {
     "jobs": ("/jobs", "positive-reviews"),
-    "new": ("/jobs/new", "optimizer step"),
+    "new": ("/jobs/new", "known only where its model is"),
     "compare": ("/compare?job={succeeded}&job={running}", "Completion length"),
     "cluster": ("/cluster", "No nodes known"),
     "tokens": ("/tokens", "Handed out"),

@@ -51,7 +51,7 @@ def test_its_end_answers_those_who_wait_for_commands_and_ends_streams_at_once(tm
             live.server.should_exit = True
             assert list(told) == []  # it ends, and is not broken off
         waiting.join(BOUND_S)
-        assert [(each.status_code, each.json()) for each in answers] == [(200, {"commands": []})]
+        assert [(each.status_code, each.json()) for each in answers] == [(200, {"commands": [], "kill": False})]
 
 
 def test_what_runs_beside_the_requests_does_not_end_without_a_word(tmp_path, caplog):
