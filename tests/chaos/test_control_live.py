@@ -69,7 +69,7 @@ def test_a_policy_is_turned_on_outlives_a_killed_driver_and_is_turned_off(word_w
         job.audit()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_is_paused_saved_stopped_resumed_and_replayed(word_world_home, tmp_path):
     with LiveJob(
         "word-world",

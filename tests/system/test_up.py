@@ -189,6 +189,7 @@ def test_down_leaves_no_process_and_the_jobs_go_on_after_the_next_up(service):
     assert [each["steps"] for each in series["series"]] == [list(range(1, 61))]
 
 
+@pytest.mark.long
 def test_a_job_goes_on_although_its_ray_was_killed_under_it(service):
     job_id = service.submit("train.num_steps=60", "checkpoint.every_steps=1", max_attempts=1)
     service.wait_for(job_id, lambda job: job["step"] >= 2 or job["state"] in OVER)
