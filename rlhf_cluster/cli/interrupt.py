@@ -28,6 +28,9 @@ async def run_stoppable(work: Callable[[asyncio.Event], Awaitable[Result]], *, t
     task = asyncio.ensure_future(work(stop))
 
     def on_signal(number: signal.Signals) -> None:
+        # A driver that uses Ray has Ray's handler of SIGTERM before ours: it prints a stack, calls ours, and has set an
+        # alarm that aborts the process three seconds later, in the middle of the step.
+        signal.alarm(0)
         if stop.is_set() and number == signal.SIGTERM:
             return
         if stop.is_set():

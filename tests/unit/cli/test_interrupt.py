@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -49,6 +51,34 @@ def test_the_second_signal_aborts_work_that_does_not_stop():
     with pytest.raises(Interrupted, match="aborted"):
         asyncio.run(run_stoppable(work, tell=lambda line: None))
     assert cleaned_up == [True]
+
+
+def test_sigterm_takes_back_the_alarm_by_which_ray_would_abort_the_step_under_way():
+    async def work(stop: asyncio.Event) -> int:
+        signal.alarm(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(stop.wait(), timeout=10)
+        return signal.alarm(0)
+
+    assert asyncio.run(run_stoppable(work, tell=lambda line: None)) == 0
+
+
+def test_a_driver_on_ray_outlives_sigterm_for_as_long_as_its_step_takes():
+    """With Ray's own handler, in a process of its own: the alarm comes after three seconds."""
+    script = (
+        "import asyncio, os, signal, ray\n"
+        "from rlhf_cluster.cli.interrupt import run_stoppable\n"
+        "async def work(stop):\n"
+        "    await asyncio.to_thread(ray.init, num_cpus=1, include_dashboard=False, log_to_driver=False)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    await asyncio.wait_for(stop.wait(), timeout=10)\n"
+        "    await asyncio.sleep(4)\n"
+        "    ray.shutdown()\n"
+        "    print('saved')\n"
+        "asyncio.run(run_stoppable(work, tell=lambda line: None))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=200)
+    assert (done.returncode, done.stdout.strip()) == (0, "saved"), done.stderr
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
