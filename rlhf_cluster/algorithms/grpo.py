@@ -84,11 +84,11 @@ class GRPO(Algorithm):
         return tuple(replace(group, advantages=self._advantages(group)) for group in groups)
 
     def token_weights(self, groups: Sequence[RolloutGroup]) -> list[np.ndarray]:
-        return reduce.relative_weights([group.lengths for group in groups], aggregation=self.aggregation)
+        return reduce.relative_weights([group.trained_lengths for group in groups], aggregation=self.aggregation)
 
     def normaliser(self, groups: Sequence[RolloutGroup]) -> float:
         return reduce.normaliser(
-            [group.lengths for group in groups], aggregation=self.aggregation, constant_length=self.constant_length
+            [group.trained_lengths for group in groups], aggregation=self.aggregation, constant_length=self.constant_length
         )
 
     def loss(self, columns: TokenColumns) -> TokenLoss:

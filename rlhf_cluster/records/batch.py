@@ -21,12 +21,12 @@ class Batch:
 
     @property
     def num_tokens(self) -> int:
-        """Completion tokens: the ones a loss is taken over."""
-        return sum(group.num_tokens for group in self.groups)
+        """Completion tokens that a loss is taken over."""
+        return sum(group.num_trained_tokens for group in self.groups)
 
     def staleness(self) -> int:
         """Step (= the version being trained) minus the oldest version in any group; 0 when all are fresh."""
-        ages = [self.step - group.oldest_version for group in self.groups if group.num_tokens]
+        ages = [self.step - group.oldest_version for group in self.groups if len(group.versions)]
         return max(ages, default=0)
 
 

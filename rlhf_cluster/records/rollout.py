@@ -2,6 +2,9 @@
 
 Completions lie one after another in flat token columns of length N = sum(lengths); per-completion columns have
 length G. A few arrays a group travel cheaply between processes and pack without copying lists.
+
+What was recorded instead of generated is a group too: a demonstration is one of a single completion, a preference pair
+one of two whose rewards say which was preferred. No policy sampled its tokens, so it has no versions.
 """
 
 from __future__ import annotations
@@ -68,9 +71,10 @@ class RolloutGroup:
     token_ids: np.ndarray
     """int32 [N]."""
     logprobs: np.ndarray
-    """float32 [N], under the policy that sampled each token (temperature applied): the behaviour log-probabilities."""
+    """float32 [N], under the policy that sampled each token (temperature applied): the behaviour log-probabilities;
+    zeros where the completions were recorded."""
     versions: np.ndarray
-    """int32 [N], the weight version that sampled each token."""
+    """int32 [N], the weight version that sampled each token; int32 [0] where the completions were recorded."""
     finish_reasons: tuple[str, ...]
     """[G] of `stop`, `length`, or `unfinished` where a drained worker handed the completion over as far as it got."""
     texts: tuple[str, ...] = ()
@@ -82,6 +86,12 @@ class RolloutGroup:
     invalid: tuple[Invalid, ...] = ()
     reference_logprobs: np.ndarray | None = None
     """float32 [N], under the frozen reference policy."""
+    loss_mask: np.ndarray | None = None
+    """bool [N], the tokens that are trained on; None for all. A chat of several turns has others between."""
+    values: np.ndarray | None = None
+    """float32 [N], what the critic expects at the state each token was chosen in: the return still to come."""
+    returns: np.ndarray | None = None
+    """float32 [N], what the critic is trained towards; filled by the `credit` of an algorithm with a critic."""
     advantages: np.ndarray | None = None
     """float32 [N], filled by the algorithm's `credit`."""
 
@@ -100,8 +110,24 @@ class RolloutGroup:
         return len(self.token_ids)
 
     @property
+    def trained_lengths(self) -> np.ndarray:
+        """int [G], the tokens of each completion that are trained on."""
+        if self.loss_mask is None:
+            return self.lengths
+        completion_N = self.per_token(np.arange(self.num_completions))
+        return np.bincount(completion_N[self.loss_mask], minlength=self.num_completions)
+
+    @property
+    def num_trained_tokens(self) -> int:
+        return self.num_tokens if self.loss_mask is None else int(self.loss_mask.sum())
+
+    def trained(self, values_N: np.ndarray) -> np.ndarray:
+        """A token column without the tokens that are not trained on."""
+        return values_N if self.loss_mask is None else values_N[self.loss_mask]
+
+    @property
     def oldest_version(self) -> int:
-        """Staleness is counted from here. An empty group has no tokens and so no age: -1."""
+        """Staleness is counted from here. A group without tokens, or that nobody sampled, has no age: -1."""
         return int(self.versions.min()) if len(self.versions) else -1
 
     def completions(self) -> list[np.ndarray]:
@@ -135,12 +161,15 @@ class RolloutGroup:
             lengths=self.lengths[keep_G],
             token_ids=self.token_ids[keep_N],
             logprobs=self.logprobs[keep_N],
-            versions=self.versions[keep_N],
+            versions=self.versions[keep_N] if len(self.versions) else self.versions,
             finish_reasons=tuple(self.finish_reasons[i] for i in kept),
             texts=tuple(self.texts[i] for i in kept) if self.texts else (),
             rewards=column(self.rewards, keep_G),
             breakdown={name: values[keep_G] for name, values in self.breakdown.items()},
             invalid=(),
             reference_logprobs=column(self.reference_logprobs, keep_N),
+            loss_mask=column(self.loss_mask, keep_N),
+            values=column(self.values, keep_N),
+            returns=column(self.returns, keep_N),
             advantages=column(self.advantages, keep_N),
         )

@@ -22,7 +22,18 @@ from rlhf_cluster.records import Invalid, Prompt, RolloutGroup
 
 LENGTH = struct.Struct("<I")
 ALIGNMENT = 8
-COLUMNS = ("lengths", "token_ids", "logprobs", "versions", "rewards", "reference_logprobs", "advantages")
+COLUMNS = (
+    "lengths",
+    "token_ids",
+    "logprobs",
+    "versions",
+    "rewards",
+    "reference_logprobs",
+    "loss_mask",
+    "values",
+    "returns",
+    "advantages",
+)
 
 
 def encode(group: RolloutGroup) -> bytes:
