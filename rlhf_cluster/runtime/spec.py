@@ -144,6 +144,8 @@ def learner_spec(job: JobConfig, *, probe_token_ids: np.ndarray, author: tuple[i
         serving_dtype=job.serving_dtype,
         probe_token_ids=probe_token_ids,
         probe_tolerance=job.probe_tolerance,
+        model=job.algorithm.model,
+        critic_path=resolve(job.learner.critic.model) if job.learner.critic.model else None,
         full_every=job.weights.full_every,
         author=author,
     )
