@@ -12,7 +12,8 @@ from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.figures import reward_figures
 from rlhf_cluster.driver.fleet import Fleet
 from rlhf_cluster.driver.resending import DEADLY
-from rlhf_cluster.driver.rollouts import Decode, Rollouts, request_seed
+from rlhf_cluster.driver.feed import Feed
+from rlhf_cluster.driver.rollouts import Decode, request_seed
 from rlhf_cluster.driver.scoring import DeadlyGroup, Scoring
 from rlhf_cluster.errors import RoleDied
 from rlhf_cluster.flow.suspects import Suspects
@@ -43,9 +44,9 @@ class Evaluator:
         self._decode = decode
         self._clock = clock
 
-    async def evaluate(self, *, step: int, rollouts: Rollouts | None = None) -> Evaluated:
-        """`rollouts` goes on beside it, and its bounds hold for this wait too."""
-        answers = await _Exam(self._fleet, self._requests(), max_deaths=self.job.recovery.max_deaths).answers(rollouts)
+    async def evaluate(self, *, step: int, feed: Feed | None = None) -> Evaluated:
+        """`feed` goes on beside it, and its bounds hold for this wait too."""
+        answers = await _Exam(self._fleet, self._requests(), max_deaths=self.job.recovery.max_deaths).answers(feed)
         groups = [replace(group, texts=tuple(self._decode(group.completions()))) for group in answers]
         try:
             scored = await self._scoring.rewarded(groups)
@@ -91,11 +92,11 @@ class _Exam:
         self._num_requests = len(requests)
         self._groups: dict[int, RolloutGroup] = {}
 
-    async def answers(self, rollouts: Rollouts | None) -> list[RolloutGroup]:
+    async def answers(self, feed: Feed | None) -> list[RolloutGroup]:
         """In the order of the requests."""
         while len(self._groups) < self._num_requests:
-            if rollouts is not None:
-                rollouts.raise_if_hopeless()
+            if feed is not None:
+                feed.raise_if_hopeless()
             if self._poison is not None:
                 raise self._poison
             self._send()

@@ -14,7 +14,7 @@ from rlhf_cluster.errors import RoleError
 from rlhf_cluster.records import Batch, RolloutGroup, WorkerStatus
 
 if TYPE_CHECKING:
-    from rlhf_cluster.driver.rollouts import Tally
+    from rlhf_cluster.driver.feed import Tally
     from rlhf_cluster.runtime.roles import Roles
 
 Result = TypeVar("Result")
@@ -23,7 +23,10 @@ Result = TypeVar("Result")
 def batch_figures(batch: Batch) -> dict[str, float]:
     """By metric name: rewards and their parts, lengths, staleness."""
     lengths = np.concatenate([group.lengths for group in batch.groups])
-    ages = [batch.step - group.oldest_version for group in batch.groups]
+    ages = [batch.step - group.oldest_version for group in batch.groups if len(group.versions)]
+    if not ages:
+        # Recorded: nobody sampled them, and what their rewards say is which of them people preferred.
+        return {"driver/batch_tokens": float(batch.num_tokens), "data/completion_length_mean": float(lengths.mean())}
     figures = {
         "driver/staleness_max": float(max(ages)),
         "driver/staleness_mean": float(np.mean(ages)),

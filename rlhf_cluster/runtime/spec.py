@@ -102,7 +102,7 @@ class JobSpecs:
             arguments={
                 "settings": settings,
                 "model_path": resolve(settings.model or self.job.model),
-                "temperature": self.job.rollout.temperature,
+                "temperature": self.job.temperature,
                 "worker_id": worker_id,
             },
             cpus=settings.cpus,
@@ -138,7 +138,7 @@ def learner_spec(job: JobConfig, *, probe_token_ids: np.ndarray, author: tuple[i
     return LearnerSpec(
         settings=job.learner,
         model_path=resolve(job.model),
-        temperature=job.rollout.temperature,
+        temperature=job.temperature,
         num_steps=job.train.num_steps,
         seed=job.seed,
         serving_dtype=job.serving_dtype,
