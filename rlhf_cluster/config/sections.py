@@ -37,6 +37,8 @@ class EvaluationSettings(Settings):
     """Taken from the start of `data.eval`."""
     completions_per_prompt: int = Field(4, ge=1)
     """Completions drawn for each."""
+    num_examples: int = Field(256, ge=1)
+    """Recorded examples taken from the start of `data.eval`, by a job that learns from data."""
     temperature: float = Field(1.0, ge=0)
     """0 is greedy."""
 
