@@ -24,6 +24,7 @@ from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.prompts import JobPrompts
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.driver.rollouts import Rollouts
+from rlhf_cluster.driver.sampler import Sampler
 from rlhf_cluster.driver.scoring import Scoring
 from rlhf_cluster.driver.sizes import Desired, Sizes
 from rlhf_cluster.driver.status_file import StatusFile
@@ -75,6 +76,7 @@ async def open_driver(
         rollouts = Rollouts(
             job, fleet, scoring, ledger=ledger, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock
         )
+        sampler = Sampler(job, fleet, decode=prompts.decode)
         statuses = Statuses(roles, bound_s=job.limits.status_s)
         sizes = Sizes(job, roles.pools, job_dir=setting.job_dir, claim=setting.claim, desired=desired or {})
         pacing = Pacing(job, fleet, sizes, emit=emit, clock=clock)
@@ -83,7 +85,7 @@ async def open_driver(
             rollouts=rollouts,
             learner=learner,
             ledger=ledger,
-            evaluator=Evaluator(job, fleet, scoring, prompts=prompts.eval, decode=prompts.decode, clock=clock),
+            evaluator=Evaluator(job, sampler, scoring, prompts=prompts.eval, clock=clock),
             checkpoints=_checkpoints(setting),
             role_figures=RoleFigures(statuses, clock),
             pacing=pacing,
