@@ -53,15 +53,16 @@ class Evaluator:
     def has_work(self) -> bool:
         return bool(self.prompts or self._held_out)
 
-    async def evaluate(self, *, step: int, hand_over: HandOver, feed: Feed | None = None) -> Evaluated:
-        """`hand_over` gives the workers the newest weights where they do not have them. `feed` goes on beside it, and
+    async def evaluate(self, *, step: int, hand_over: HandOver | None = None, feed: Feed | None = None) -> Evaluated:
+        """`hand_over` gives the workers the newest weights, should they not have them. `feed` goes on beside it, and
         its bounds hold for this wait too."""
         metrics: dict[str, float] = {}
         groups: Sequence[RolloutGroup] = ()
         if self._held_out:
             metrics |= await self._assessed()
         if self.prompts:
-            await hand_over()
+            if hand_over is not None:
+                await hand_over()
             groups = await self._answered(feed)
             metrics |= _answer_figures(groups)
         return Evaluated(time_s=self._clock.time(), step=step, metrics=metrics, groups=tuple(groups))
