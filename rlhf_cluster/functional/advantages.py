@@ -6,6 +6,7 @@ axis; leading axes are independent groups of equal size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +69,16 @@ def whiten(
     variance = (centred * centred).sum() / max(count - ddof, 1)
     whitened = centred / (variance + eps) ** 0.5
     return whitened if shift_mean else whitened + _where(mask, chosen * 0 + mean)
+
+
+def whiten_together(
+    columns: Sequence[np.ndarray], *, shift_mean: bool = True, ddof: int = 1, eps: float = 1e-8
+) -> list[np.ndarray]:
+    """`whiten` over all entries of several numpy columns at once, one a group: the normalisation of a whole batch."""
+    if not columns:
+        return []
+    whitened = whiten(np.concatenate(columns), shift_mean=shift_mean, ddof=ddof, eps=eps)
+    return np.split(whitened, np.cumsum([len(column) for column in columns])[:-1])
 
 
 def _where(mask: Array, values: Array) -> Array:

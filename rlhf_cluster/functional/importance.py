@@ -61,7 +61,8 @@ def sequence_weight(
     `mean="product"`: `min(exp(sum of old - behaviour), cap)`, the ratio of the probabilities of the completion,
     unbiased before truncation and of a variance that grows with the length (verl's and TRL's `sequence` level).
     `mean="geometric"`: the same with the mean over its tokens in place of the sum, the ratio of GSPO
-    (arXiv:2507.18071, equation 7): biased, and of one scale for all lengths. `segments` describes `sequence_N` and `num_sequences`.
+    (arXiv:2507.18071, equation 7): biased, and of one scale for all lengths. `sequence_N` and `num_sequences` are as in
+    `segments`.
     """
     over = {"product": segments.sums, "geometric": segments.means}[mean]
     log_ratio_S = over(old_logprobs_N - behaviour_logprobs_N, sequence_N, num_sequences=num_sequences).detach()
