@@ -65,7 +65,7 @@ def sequence_weight(
     `segments`.
     """
     over = {"product": segments.sums, "geometric": segments.means}[mean]
-    log_ratio_S = over(old_logprobs_N - behaviour_logprobs_N, sequence_N, num_sequences=num_sequences).detach()
+    log_ratio_S = over(old_logprobs_N - behaviour_logprobs_N, sequence_N, num_sequences).detach()
     return log_ratio_S.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().clamp(max=cap)[sequence_N]
 
 
@@ -76,7 +76,7 @@ def sequence_ratio(
 
     float [S], the geometric mean of the token ratios, with gradient: each of its T tokens gets `s / T`.
     """
-    log_ratio_S = segments.means(logprobs_N - old_logprobs_N, sequence_N, num_sequences=num_sequences)
+    log_ratio_S = segments.means(logprobs_N - old_logprobs_N, sequence_N, num_sequences)
     return log_ratio_S.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 

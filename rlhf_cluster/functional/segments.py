@@ -1,7 +1,7 @@
-"""Sums and means over the sequences of flat token columns, and what stands at their first token.
+"""Sums over the completions of a flat token column, differentiable, without a loop and without a wait for the device.
 
-`sequence_N` is int64 [N], the sequence 0..S-1 that a token belongs to, non-decreasing; `num_sequences` is S. The same
-functions take completions to groups: `[S]` columns with `group_S` and `num_groups`. Tensors in, tensors out.
+`sequence_N` is int64 [N] and says which of `num_sequences` = S segments a value belongs to, 0..S-1, non-decreasing. A
+segment without values has 0.
 """
 
 from __future__ import annotations
@@ -12,24 +12,22 @@ if TYPE_CHECKING:
     import torch
 
 
-def sums(values_N: torch.Tensor, sequence_N: torch.Tensor, *, num_sequences: int) -> torch.Tensor:
-    """Sum over the tokens of each sequence: [N] -> [S], with gradient. 0 for a sequence without tokens."""
+def sums(values_N: torch.Tensor, sequence_N: torch.Tensor, num_sequences: int) -> torch.Tensor:
+    """The sum of each segment: float [S], in the dtype of `values_N`."""
     return values_N.new_zeros(num_sequences).index_add(0, sequence_N, values_N)
 
 
-def means(values_N: torch.Tensor, sequence_N: torch.Tensor, *, num_sequences: int) -> torch.Tensor:
-    """Mean over the tokens of each sequence: [N] -> [S], with gradient. 0 for a sequence without tokens."""
-    lengths_S = sequence_N.bincount(minlength=num_sequences).clamp(min=1)
-    return sums(values_N, sequence_N, num_sequences=num_sequences) / lengths_S
+def means(values_N: torch.Tensor, sequence_N: torch.Tensor, num_sequences: int) -> torch.Tensor:
+    """The mean of each segment over its own length: float [S]."""
+    counts_S = sums(values_N.new_ones(len(values_N)), sequence_N, num_sequences)
+    return sums(values_N, sequence_N, num_sequences) / counts_S.clamp(min=1)
 
 
-def first(values_N: torch.Tensor, sequence_N: torch.Tensor, *, num_sequences: int) -> torch.Tensor:
-    """The value at the first token of each sequence: [N] -> [S], with gradient. 0 for a sequence without tokens.
+def first(values_N: torch.Tensor, sequence_N: torch.Tensor, num_sequences: int) -> torch.Tensor:
+    """The first value of each segment, which is any of them where all are alike: float [S]."""
+    return sums(values_N.where(starts(sequence_N), 0), sequence_N, num_sequences)
 
-    For a column that has one value a sequence, repeated over its tokens, this is that value, without rounding.
-    """
-    lengths_S = sequence_N.bincount(minlength=num_sequences)
-    starts_S = lengths_S.cumsum(0) - lengths_S
-    filled_S = lengths_S > 0
-    firsts_S = values_N.new_zeros(num_sequences)
-    return firsts_S.masked_scatter(filled_S, values_N[starts_S[filled_S]])
+
+def starts(sequence_N: torch.Tensor) -> torch.Tensor:
+    """Where a segment begins: bool [N]."""
+    return sequence_N.diff(prepend=sequence_N.new_full((1,), -1)) != 0
