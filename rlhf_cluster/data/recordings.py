@@ -47,7 +47,7 @@ class Recording:
 def recording_of(row: Row) -> Recording:
     """Raises `DataError` naming the row when its columns are none of the above, or contradict themselves."""
     columns = {name: value for name, value in row.item.items() if value is not None}
-    where = f"row {row.number}"
+    where = row.where
     if {"chosen", "rejected"} <= set(columns):
         prompt, completions, rewards = _pair(row.prompt, columns, where)
     elif {"completions", "rewards"} <= set(columns):
