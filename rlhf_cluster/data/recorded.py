@@ -16,7 +16,7 @@ from rlhf_cluster.data.draws import Draws
 from rlhf_cluster.data.mixture import Mixture
 from rlhf_cluster.data.mixture_report import MixtureReport, mixture_report
 from rlhf_cluster.data.open_draws import open_draws
-from rlhf_cluster.data.recordings import recording_of
+from rlhf_cluster.data.recordings import is_undecided, recording_of
 from rlhf_cluster.data.settings import DataSettings, Source, TooLong
 from rlhf_cluster.data.sources import Row
 from rlhf_cluster.data.spans import Completion, Encoded, make_encode
@@ -39,6 +39,8 @@ class RecordedCounts:
     """Rows that are drawn from."""
     num_skipped: int
     """Rows left out because they were too long."""
+    num_undecided: int
+    """Pairs left out because nobody said which is better."""
     num_cut: int
     """Rows of which a completion was cut."""
     num_tokens: int
@@ -192,9 +194,13 @@ def open_recorded(
 
 
 def usable(rows: Sequence[Row], record: Record, *, skip: bool) -> tuple[list[Row], RecordedCounts]:
-    """The rows that can be recorded. Raises the first bad one's error; with `skip` too long ones are left out."""
+    """The rows that can be recorded. Raises the first bad one's error; with `skip` too long ones are left out, and
+    pairs that nobody decided always are."""
     kept, num_cut, num_tokens, num_trained = [], 0, 0, 0
-    for row in rows:
+    decided = [row for row in rows if not is_undecided(row)]
+    if not decided:
+        raise DataError(f"none of the {len(rows)} pairs is decided: they need labels before anything can be learned")
+    for row in decided:
         try:
             group = record(row)
         except ExampleTooLong:
@@ -206,10 +212,11 @@ def usable(rows: Sequence[Row], record: Record, *, skip: bool) -> tuple[list[Row
         num_tokens += len(group.prompt.token_ids) + group.num_tokens
         num_trained += group.num_trained_tokens
     if not kept:
-        raise DataError(f"all {len(rows)} rows are too long: raise data.max_tokens or shorten them")
+        raise DataError(f"all {len(decided)} rows are too long: raise data.max_tokens or shorten them")
     return kept, RecordedCounts(
         num_rows=len(kept),
-        num_skipped=len(rows) - len(kept),
+        num_skipped=len(decided) - len(kept),
+        num_undecided=len(rows) - len(decided),
         num_cut=num_cut,
         num_tokens=num_tokens,
         num_trained_tokens=num_trained,

@@ -68,6 +68,12 @@ def recording_of(row: Row) -> Recording:
     return Recording(prompt=prompt, completions=completions, rewards=rewards, item=item)
 
 
+def is_undecided(row: Row) -> bool:
+    """Whether it is a pair of which nobody said which is better: not judged yet, or skipped."""
+    has = {name for name, value in row.item.items() if value is not None}
+    return {"completion_a", "completion_b"} <= has and not {"chosen", "rejected"} & has
+
+
 _Parts = tuple[str | Messages, tuple[str | Messages, ...], tuple[float, ...]]
 
 

@@ -48,15 +48,7 @@ class Row:
 
 def read_rows(source: PlainSource, *, part: str = "") -> list[Row]:
     """All rows of a source, at most `num_rows`. Raises `DataError` naming the source and the row at fault."""
-    match source:
-        case JsonlSource():
-            name, columns = str(source.path), _jsonl(_existing(source))
-        case ParquetSource():
-            name, columns = str(source.path), _parquet(_existing(source))
-        case DatasetSource():
-            name, columns = str(source.path), _dataset(_existing(source), split=source.split)
-        case ProceduralSource():
-            name, columns = source.name, procedural(source)
+    name, columns = columns_in(source)
     limited = islice(columns, source.num_rows)
     rows = [
         _row(each, number=number, prompt_column=source.prompt_column, name=name, part=part)
@@ -65,6 +57,19 @@ def read_rows(source: PlainSource, *, part: str = "") -> list[Row]:
     if not rows:
         raise DataError(f"{name} has no rows; a source needs at least one prompt")
     return rows
+
+
+def columns_in(source: PlainSource) -> tuple[str, Iterable[Mapping[str, Any]]]:
+    """What messages call the source, and its rows with whatever columns they have."""
+    match source:
+        case JsonlSource():
+            return str(source.path), _jsonl(_existing(source))
+        case ParquetSource():
+            return str(source.path), _parquet(_existing(source))
+        case DatasetSource():
+            return str(source.path), _dataset(_existing(source), split=source.split)
+        case ProceduralSource():
+            return source.name, procedural(source)
 
 
 def procedural(source: ProceduralSource) -> Iterable[Mapping[str, Any]]:

@@ -27,8 +27,15 @@ class PromptStream:
 
     def __getitem__(self, number: int) -> Prompt:
         """Raises `PromptTooLong` or `DataError` for a bad row."""
-        drawn = self._draws[number]
-        return self._prompt([drawn.row, *drawn.plainer], prompt_id=drawn.prompt_id)
+        return self._fitting(number)[1]
+
+    def row(self, number: int) -> Row:
+        """The row of the n-th prompt, in the wording that was taken, before any template."""
+        return self._fitting(number)[0]
+
+    def prompt(self, row: Row, *, prompt_id: str) -> Prompt:
+        """Any row, tokenised and bounded like those of the stream. Raises as `stream[n]` does."""
+        return self._first_that_fits([row], prompt_id=prompt_id)[1]
 
     @property
     def num_rows(self) -> int:
@@ -37,14 +44,17 @@ class PromptStream:
     def verify(self) -> None:
         """Tokenise every row once, so that a bad one is named before the job starts and not hours into it."""
         for row in self._draws.rows:
-            self._prompt([row], prompt_id="")
+            self.prompt(row, prompt_id="")
 
-    def _prompt(self, wordings: Sequence[Row], *, prompt_id: str) -> Prompt:
-        """Of the first wording that is short enough."""
+    def _fitting(self, number: int) -> tuple[Row, Prompt]:
+        drawn = self._draws[number]
+        return self._first_that_fits([drawn.row, *drawn.plainer], prompt_id=drawn.prompt_id)
+
+    def _first_that_fits(self, wordings: Sequence[Row], *, prompt_id: str) -> tuple[Row, Prompt]:
         for row in wordings:
             text, token_ids = self._tokenize(row)
             if len(token_ids) <= self._max_prompt_tokens:
-                return Prompt(prompt_id=prompt_id, text=text, token_ids=token_ids, item=row.item)
+                return row, Prompt(prompt_id=prompt_id, text=text, token_ids=token_ids, item=row.item)
         raise PromptTooLong(
             f"{row.where}: its prompt is {len(token_ids)} tokens long, at most {self._max_prompt_tokens} fit; shorten "
             "or remove the row, or raise data.max_prompt_tokens or the rollout worker's max_context"

@@ -73,3 +73,5 @@ def test_of_a_prompt_worded_too_long_the_first_plainer_one_that_fits_is_taken():
     prompts = PromptStream(Worded(), tokenize, max_prompt_tokens=8)
     prompts.verify()
     assert (prompts[3].text, prompts[3].prompt_id) == ("x" * 7, "3/0")
+    assert prompts.row(3) == plain
+    assert prompts.prompt(plain, prompt_id="own").text == "x" * 7
