@@ -16,8 +16,8 @@ from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.control import Control
 from rlhf_cluster.driver.evaluate import Evaluator
-from rlhf_cluster.driver.figures import RoleFigures, Statuses
 from rlhf_cluster.driver.feed import Feed
+from rlhf_cluster.driver.figures import RoleFigures, Statuses
 from rlhf_cluster.driver.fleet import Fleet
 from rlhf_cluster.driver.ledger.ledger import Ledger
 from rlhf_cluster.driver.loop import Driver
@@ -27,6 +27,7 @@ from rlhf_cluster.driver.prompts import JobPrompts
 from rlhf_cluster.driver.recorded import Recorded
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.driver.rollouts import Rollouts
+from rlhf_cluster.driver.sampler import Sampler
 from rlhf_cluster.driver.scoring import Scoring
 from rlhf_cluster.driver.sizes import Desired, Sizes
 from rlhf_cluster.driver.status_file import StatusFile
@@ -85,7 +86,9 @@ async def open_driver(
             fleet=fleet,
             learner=learner,
             ledger=ledger,
-            evaluator=Evaluator(job, fleet, scoring, learner, prompts=prompts, clock=clock),
+            evaluator=Evaluator(
+                job, Sampler(job, fleet, decode=prompts.decode), scoring, learner, prompts=prompts, clock=clock
+            ),
             checkpoints=_checkpoints(setting, learner),
             role_figures=RoleFigures(statuses, clock),
             pacing=pacing,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,7 +46,7 @@ def tally_figures(tally: Tally) -> dict[str, float]:
     }
 
 
-def reward_figures(groups: tuple[RolloutGroup, ...], *, prefix: str) -> dict[str, float]:
+def reward_figures(groups: Sequence[RolloutGroup], *, prefix: str) -> dict[str, float]:
     """`<prefix>/mean`, `<prefix>/std` over completions and `<prefix>/<name>` for each part.
 
     Invalid completions do not count; a figure of which nothing valid is left is not there.

@@ -77,8 +77,8 @@ class Driver:
         self._saving: asyncio.Task[None] | None = None
         may_learn_early = job.algorithm.by_group and job.algorithm.updates == (1, 1)
         self._on_head = learner.learn_head if job.train.learn_early and may_learn_early else None
-        self._served_step: int | None = None
-        """Whose weights the rollout workers were given last."""
+        self._served: int | None = None
+        """The version that the rollout workers were given last."""
         self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -106,9 +106,9 @@ class Driver:
         self._at("update")
         report = await watch.time("driver/update_s", self.learner.update(batch))
         self._at("publish")
-        self.step += 1
         is_wanted = self.job.learn_from == "rollouts"
         adopted = await watch.time("weights/hand_over_s", self._hand_over()) if is_wanted else []
+        self.step += 1
         await self._report(batch, report, adopted, watch)
 
     async def evaluate_alone(self) -> Evaluated:
@@ -124,12 +124,12 @@ class Driver:
 
     async def _hand_over(self) -> list[Adopted]:
         """Publish the learner's version and have the workers adopt it; what they are generating goes on under it."""
-        if self._served_step == self.step:
+        if self._served == self.learner.num_applied:
             return []
         handle = await self.learner.publish()
         self._at("adopt")
         adopted = await self.fleet.offer(handle, publish_full=self.learner.publish_full)
-        self._served_step = self.step
+        self._served = handle.version
         return adopted
 
     async def _report(self, batch: Batch, report: StepReport, adopted: list[Adopted], watch: Stopwatch) -> None:
@@ -157,9 +157,7 @@ class Driver:
     async def _evaluate_when(self, due: bool) -> None:
         if due and self.evaluator.has_work:
             self._enter("evaluating")
-            self._evaluated = await self.evaluator.evaluate(
-                step=self.step, feed=self.feed, hand_over=self._hand_over
-            )
+            self._evaluated = await self.evaluator.evaluate(step=self.step, feed=self.feed, hand_over=self._hand_over)
             self.emit(self._evaluated)
 
     async def _save_when(self, due: bool) -> None:

@@ -207,9 +207,7 @@ class LearnerReplica:
 
     async def _replay(self, step: int) -> None:
         group, algorithm = self.host.group, self.algorithm
-        groups = await credited(
-            algorithm, self._ledger.groups(step), score=lambda groups: self._scored(group, groups)
-        )
+        groups = await credited(algorithm, self._ledger.groups(step), score=lambda groups: self._scored(group, groups))
         report = await self._update(group, Batch(step=step, groups=groups), algorithm)
         before = self._ledger.history.steps[step].learned
         logged = before[0].loss if before else None
