@@ -44,6 +44,13 @@ def describe(problem: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
 def follow(location: Sequence[Any], tree: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The keys of `location` as they stand in the file, without the tags that unions put between them, and the keys
     that are allowed there ([] where that is no table of ours)."""
+    written, annotation = _walk(location, tree)
+    models = models_of(annotation)
+    return written, list(models[0].model_fields) if len(models) == 1 else []
+
+
+def _walk(location: Sequence[Any], tree: Mapping[str, Any]) -> tuple[list[str], Any]:
+    """The keys as written, and the annotation of what stands there."""
     written: list[str] = []
     annotation: Any = JobConfig
     for part in location:
@@ -53,8 +60,7 @@ def follow(location: Sequence[Any], tree: Mapping[str, Any]) -> tuple[list[str],
             continue
         written.append(str(part))
         annotation = _below(annotation, part, tree)
-    models = models_of(annotation)
-    return written, list(models[0].model_fields) if len(models) == 1 else []
+    return written, annotation
 
 
 def models_of(annotation: Any) -> list[type[BaseModel]]:
@@ -91,10 +97,7 @@ def _tag(model: type[BaseModel]) -> str:
 
 
 def _tags(location: Sequence[Any], tree: Mapping[str, Any]) -> str:
-    annotation: Any = JobConfig
-    for part in location:
-        annotation = _below(annotation, part, tree)
-    return ", ".join(repr(_tag(model)) for model in models_of(annotation))
+    return ", ".join(repr(_tag(model)) for model in models_of(_walk(location, tree)[1]))
 
 
 def _names(expected: str) -> list[str]:
