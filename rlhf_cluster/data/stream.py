@@ -36,11 +36,17 @@ class PromptStream:
 
     def __getitem__(self, number: int) -> Prompt:
         """Raises `PromptTooLong` or `DataError` for a bad row."""
+        row, epoch = self.row(number), number // len(self._rows)
+        return self.prompt(row, prompt_id=f"{row.number}/{epoch}")
+
+    def row(self, number: int) -> Row:
+        """What the n-th prompt is made from."""
         epoch, index = divmod(number, len(self._rows))
-        row = self._rows[int(self._order_of(epoch)[index])]
-        return _prompt(
-            row, self._tokenize, max_prompt_tokens=self._max_prompt_tokens, prompt_id=f"{row.number}/{epoch}"
-        )
+        return self._rows[int(self._order_of(epoch)[index])]
+
+    def prompt(self, row: Row, *, prompt_id: str) -> Prompt:
+        """Any row, worded and bounded like those of the stream. Raises as `stream[n]` does."""
+        return _prompt(row, self._tokenize, max_prompt_tokens=self._max_prompt_tokens, prompt_id=prompt_id)
 
     @property
     def num_rows(self) -> int:
@@ -49,7 +55,7 @@ class PromptStream:
     def verify(self) -> None:
         """Tokenise every row once, so that a bad one is named before the job starts and not hours into it."""
         for row in self._rows:
-            _prompt(row, self._tokenize, max_prompt_tokens=self._max_prompt_tokens, prompt_id="")
+            self.prompt(row, prompt_id="")
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if not self._shuffle:

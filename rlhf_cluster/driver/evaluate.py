@@ -35,7 +35,7 @@ class Evaluator:
         self.job = job
         self.prompts = tuple(prompts[: job.evaluation.num_prompts])
         self.sampler = sampler
-        self._scoring = scoring
+        self.scoring = scoring
         self._clock = clock
 
     async def evaluate(self, *, step: int, rollouts: Rollouts | None = None) -> Evaluated:
@@ -49,7 +49,7 @@ class Evaluator:
             check=rollouts.raise_if_hopeless if rollouts else lambda: None,
         )
         try:
-            scored = await self._scoring.rewarded(groups)
+            scored = await self.scoring.rewarded(groups)
         except DeadlyGroup as error:
             raise RoleDied(
                 f"the evaluation prompt {error.group.prompt.prompt_id} kills reward servers: {error}"
