@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import asdict
 from typing import Any
@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from rlhf_cluster.config.generation import PreferenceSettings
+from rlhf_cluster.driver.account import Account, Failures
 from rlhf_cluster.driver.json_lines import JsonLines
 from rlhf_cluster.driver.labels import Label, by_rewards, by_verdict
 from rlhf_cluster.driver.pair_rows import FILE_NAME, Pair, PairFigures
-from rlhf_cluster.driver.workbench import Failures, Workbench, json_prompt, plain_prompt
+from rlhf_cluster.driver.workbench import Workbench, json_prompt, plain_prompt
 from rlhf_cluster.records import RolloutGroup, RolloutRequest
-from rlhf_cluster.records.events import Generated, Phase
 from rlhf_cluster.rewards.judges.base import Comparison, Judge, Judgement, Verdict
 from rlhf_cluster.rewards.judges.settings import JudgeSettings
 from rlhf_cluster.rewards.judges.table import constitution_of, judge_label, make_judge
@@ -33,15 +33,11 @@ from rlhf_cluster.rewards.server import samples_of
 SEED_OFFSET = 2 << 40
 """Requests are numbered from here: no other task of the job shares their random numbers."""
 LABELS = ("rule", "judge", "none")
-NUM_TOLD = 20
-"""Times that progress is told, at most, until all pairs are done."""
 
 
 class PreferenceCollector:
     """A prompt's pair depends on the job's seed and the prompt's number alone: a job that was interrupted goes on as if
     it had not been."""
-
-    task = "preferences"
 
     def __init__(self, bench: Workbench, settings: PreferenceSettings) -> None:
         self.path = bench.job_dir / FILE_NAME
@@ -52,27 +48,30 @@ class PreferenceCollector:
         self._failures = Failures(bench)
         self._figures = PairFigures()
         self._num_identical = 0
-        self._num_done = 0
+        self._account = Account(
+            bench, task="preferences", path=self.path, num_total=self._num_total, metrics=self.metrics
+        )
         self._labelled_by = _labelled_by(settings)
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Collect until all is done, which gives True, or until `stop` is set and the block at hand is written."""
-        bench = self._bench
-        bench.emit(Phase(time_s=bench.clock.time(), step=bench.step, name="collecting preferences"))
         is_finished = False
         with closing(JsonLines(self.path)) as file:
             done = self._read(file)
-            blocks = bench.blocks(self._requests(done))
+            self._account.begin("collecting preferences", num_done=len(done))
+            blocks = self._bench.blocks(self._requests(done))
             async with _opened(self._settings.judge) as judge, aclosing(blocks):
                 async for groups in blocks:
                     rows = [pair.row() for pair in await self._pairs(groups, judge)]
                     file.append(rows)
-                    self._note(rows, num_tried=len(groups))
+                    for row in rows:
+                        self._figures.add(row)
+                    self._account.advance(len(groups))
                     if stop.is_set():
                         break
                 else:
                     is_finished = True
-        self._tell()
+        self._account.tell()
         return is_finished
 
     def metrics(self) -> dict[str, float]:
@@ -88,7 +87,6 @@ class PreferenceCollector:
             if row.get("provenance", {}).get("labels") in LABELS:
                 self._figures.add(row)
                 done.add(row["prompt_id"])
-        self._num_done = len(done)
         return done
 
     def _requests(self, done: Collection[str]) -> Iterator[RolloutRequest]:
@@ -158,27 +156,6 @@ class PreferenceCollector:
         prompt = self._bench.prompts.row(group.request_id - SEED_OFFSET).prompt
         a, b = samples_of(group)
         return Comparison(prompt=plain_prompt(prompt), a=a, b=b)
-
-    def _note(self, rows: Sequence[Mapping[str, Any]], *, num_tried: int) -> None:
-        for row in rows:
-            self._figures.add(row)
-        told = self._num_done * NUM_TOLD // self._num_total
-        self._num_done += num_tried
-        if self._num_done * NUM_TOLD // self._num_total > told:
-            self._tell()
-
-    def _tell(self) -> None:
-        self._bench.emit(
-            Generated(
-                time_s=self._bench.clock.time(),
-                step=self._bench.step,
-                task=self.task,
-                num_done=self._num_done,
-                num_total=self._num_total,
-                metrics=self.metrics(),
-                path=self.path,
-            )
-        )
 
 
 @asynccontextmanager

@@ -29,8 +29,9 @@ class Pair:
     """The job's reward of each, where it has rewards and they are valid."""
     verdict: Mapping[str, Any] | None = None
     """What a judge said: `judge`, `p_a`, `position_bias`, `reason`."""
-    num_tokens: tuple[int, int]
-    finish_reasons: tuple[str, str]
+    num_tokens: tuple[int, int] | None = None
+    """None where one of the two was not drawn from the policy."""
+    finish_reasons: tuple[str, str] | None = None
     item: Mapping[str, Any]
     """The other columns of the prompt's row."""
     provenance: Mapping[str, Any]
@@ -52,8 +53,8 @@ class Pair:
             "score_a": self.scores[0],
             "score_b": self.scores[1],
             "verdict": self.verdict,
-            "num_tokens": list(self.num_tokens),
-            "finish_reasons": list(self.finish_reasons),
+            "num_tokens": self.num_tokens,
+            "finish_reasons": self.finish_reasons,
             "item": self.item,
             "provenance": self.provenance,
         }
@@ -83,6 +84,8 @@ class PairFigures:
         self._ceilings += [] if row["p_a"] is None else [max(row["p_a"], 1 - row["p_a"])]
         if row["score_a"] is not None and row["score_b"] is not None:
             self._gaps.append(sign * (row["score_a"] - row["score_b"]))
+        if row["num_tokens"] is None:
+            return
         longer = sign * (row["num_tokens"][0] - row["num_tokens"][1])
         self._longer.append(0.5 + 0.5 * float(np.sign(longer)))
 

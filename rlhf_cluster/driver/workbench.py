@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.data.sources import Messages
 from rlhf_cluster.data.stream import PromptStream
@@ -18,11 +16,8 @@ from rlhf_cluster.driver.fleet import Fleet
 from rlhf_cluster.driver.rollouts import request_seed
 from rlhf_cluster.driver.sampler import Sampler
 from rlhf_cluster.driver.scoring import DeadlyGroup, Scoring
-from rlhf_cluster.flow.invalid_rate import InvalidRate
 from rlhf_cluster.records import Prompt, RolloutGroup, RolloutRequest, Sampling
-from rlhf_cluster.records.events import Event, PromptQuarantined, RewardFailed
-from rlhf_cluster.rewards.sample import Outcome
-from rlhf_cluster.rewards.server import with_rewards
+from rlhf_cluster.records.events import Event, PromptQuarantined
 
 BLOCK = 64
 """Groups that are labelled or revised, and then written, together: what a kill can cost."""
@@ -78,38 +73,6 @@ class Workbench:
             "worker_id": group.worker_id,
             "time_s": round(self.clock.time(), 3),
         }
-
-
-class Failures:
-    """Counts what failed, tells of each, and stops a job in which too much does."""
-
-    def __init__(self, bench: Workbench) -> None:
-        servers = bench.job.reward_server
-        self.num_groups = 0
-        """Groups of which something failed."""
-        self._bench = bench
-        self._rate = InvalidRate(max_rate=servers.max_invalid_rate, window=servers.invalid_window)
-
-    def observe(self, group: RolloutGroup) -> None:
-        """A scored group. Raises `TooManyInvalid`."""
-        self._rate.observe(group)
-        self.num_groups += bool(group.invalid)
-        for invalid in group.invalid:
-            self._bench.emit(
-                RewardFailed(
-                    time_s=self._bench.clock.time(),
-                    step=self._bench.step,
-                    request_id=group.request_id,
-                    prompt_id=group.prompt.prompt_id,
-                    invalid=invalid,
-                )
-            )
-        self._rate.check()
-
-    def observe_outcome(self, group: RolloutGroup, outcome: Outcome, *, of: str) -> None:
-        """What a judge or critic, called `of`, made of the whole group. Raises `TooManyInvalid`."""
-        bare = group.select(np.arange(group.num_completions) == 0)
-        self.observe(with_rewards(bare, {of: [outcome]}, weights={of: 1.0}))
 
 
 def plain_prompt(prompt: str | Messages) -> str:
