@@ -15,11 +15,6 @@ class Label:
     p_a: float
     """Probability of "a" under whoever gave the label."""
 
-    @property
-    def ceiling(self) -> float:
-        """How often the best guess agrees with labels drawn like this one: no reward model gets past the mean of it."""
-        return max(self.p_a, 1 - self.p_a)
-
 
 def by_rewards(gap: float, *, noise_scale: float | None, tie_band: float, draw: float) -> Label:
     """`gap` is reward a minus reward b; `draw` a uniform number in [0, 1), used only with a `noise_scale`.

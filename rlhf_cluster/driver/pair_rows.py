@@ -66,6 +66,7 @@ class PairFigures:
     def __init__(self) -> None:
         self.num_pairs = 0
         self._ceilings: list[float] = []
+        """How often the best guess agrees with labels drawn like this one: no reward model gets past the mean."""
         self._gaps: list[float] = []
         """Score of the chosen minus score of the rejected one."""
         self._biases: list[float] = []

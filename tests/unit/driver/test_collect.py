@@ -32,7 +32,7 @@ def bench_of(made: Any, driver: Any) -> Workbench:
         prompts=made.prompts.train,
         sampler=driver.evaluator.sampler,
         scoring=driver.evaluator.scoring,
-        fleet=driver.rollouts.fleet,
+        fleet=driver.fleet,
         emit=made.events.append,
         clock=made.clock,
         step=0,

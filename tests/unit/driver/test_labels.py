@@ -35,7 +35,7 @@ def test_a_noisy_annotator_agrees_with_the_reward_as_often_as_its_probability_sa
     ]
     share = np.mean([label.choice == "a" for label in labels])
     assert share == pytest.approx(1 / (1 + math.exp(-1.5)), abs=0.03)
-    assert labels[0].ceiling == pytest.approx(1 / (1 + math.exp(-1.5)))
+    assert labels[0].p_a == pytest.approx(1 / (1 + math.exp(-1.5)))
 
 
 @given(gap=st.floats(-0.5, 0.5))
@@ -49,4 +49,4 @@ def test_a_verdict_turned_round_is_the_other_label(p_a, tie_band):
     other = by_verdict(Verdict(p_a=1 - p_a), tie_band=tie_band)
     if abs(abs(p_a - 0.5) - tie_band) > 1e-9:
         assert other.choice == OTHER[one.choice]
-    assert one.ceiling >= 0.5
+    assert one.p_a + other.p_a == pytest.approx(1)

@@ -57,7 +57,7 @@ def revise(
             prompts=made.prompts.train,
             sampler=driver.evaluator.sampler,
             scoring=driver.evaluator.scoring,
-            fleet=driver.rollouts.fleet,
+            fleet=driver.fleet,
             emit=made.events.append,
             clock=made.clock,
             step=0,
