@@ -88,7 +88,9 @@ class GRPO(Algorithm):
 
     def normaliser(self, groups: Sequence[RolloutGroup]) -> float:
         return reduce.normaliser(
-            [group.trained_lengths for group in groups], aggregation=self.aggregation, constant_length=self.constant_length
+            [group.trained_lengths for group in groups],
+            aggregation=self.aggregation,
+            constant_length=self.constant_length,
         )
 
     def loss(self, columns: TokenColumns) -> TokenLoss:
