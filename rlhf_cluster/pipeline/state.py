@@ -6,7 +6,7 @@ Written whole at every change. What was made from other settings stays listed, a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,6 +15,7 @@ from rlhf_cluster.errors import StorageError
 from rlhf_cluster.pipeline.ingredients import Ingredients
 
 FILE_NAME = "pipeline.json"
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class Output(BaseModel):
@@ -76,13 +77,20 @@ def read_state(directory: Path, *, pipeline: str, seed: int) -> State:
     file = directory / FILE_NAME
     if not file.exists():
         return State(pipeline=pipeline, seed=seed)
-    try:
-        return State.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise StorageError(
-            f"{file} cannot be read: {error}. Restore it from a copy, or move it away: then every stage is run anew"
-        ) from error
+    return read_record(State, file, otherwise="move it away: then every stage is run anew")
 
 
 def write_state(directory: Path, state: State) -> None:
     write_whole(directory / FILE_NAME, state.model_dump_json(indent=1) + "\n")
+
+
+def read_record(kind: type[Record], file: Path, *, otherwise: str) -> Record:
+    """The record of class `kind` that `file` holds as JSON. Raises `StorageError`, which says what can be done."""
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except OSError as error:
+        why = str(error.strerror)
+    except ValidationError as error:
+        first = error.errors()[0]
+        why = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    raise StorageError(f"{file} cannot be read: {why}. Restore it from a copy, or {otherwise}")
