@@ -4,7 +4,8 @@
     |- ConfigError (ValueError)      the job file is wrong; the message says what to change
     |  '- CannotFit                  the job is well formed but this machine or cluster can never hold it
     |- DataError (ValueError)        a prompt source or a row of it is wrong
-    |  '- PromptTooLong              a prompt leaves no room for one new token
+    |  |- PromptTooLong              a prompt leaves no room for one new token
+    |  '- ExampleTooLong             a recorded example, prompt and completion, is longer than allowed
     |- ModelError (ValueError)       a path or name is no usable model
     |- WeightError                   a weight version was refused; the worker serves nothing until a good one is adopted
     |  |- FingerprintMismatch        bytes that arrived, or that the engine holds, are not the bytes that were published
@@ -61,6 +62,10 @@ class DataError(RlhfError, ValueError):
 
 
 class PromptTooLong(DataError):
+    pass
+
+
+class ExampleTooLong(DataError):
     pass
 
 

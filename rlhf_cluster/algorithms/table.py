@@ -13,12 +13,25 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 from rlhf_cluster.algorithms.base import Algorithm
+from rlhf_cluster.algorithms.dpo import DPO
 from rlhf_cluster.algorithms.grpo import GRPO
+from rlhf_cluster.algorithms.kto import KTO
+from rlhf_cluster.algorithms.orpo import ORPO
+from rlhf_cluster.algorithms.reward_model import RewardModel
 from rlhf_cluster.algorithms.sft import SFT
+from rlhf_cluster.algorithms.simpo import SimPO
 from rlhf_cluster.algorithms.unseen import UnseenAlgorithm
 from rlhf_cluster.errors import ConfigError, did_you_mean
 
-ALGORITHMS: dict[str, type[Algorithm]] = {"grpo": GRPO, "sft": SFT}
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "grpo": GRPO,
+    "sft": SFT,
+    "reward_model": RewardModel,
+    "dpo": DPO,
+    "kto": KTO,
+    "orpo": ORPO,
+    "simpo": SimPO,
+}
 
 
 def resolve(value: Mapping[str, Any] | Algorithm) -> Algorithm:

@@ -10,6 +10,8 @@ from pydantic import Field, PositiveInt, field_validator
 from rlhf_cluster.errors import ConfigError, did_you_mean
 from rlhf_cluster.settings import Settings
 
+TooLong = Literal["refuse", "skip", "cut"]
+
 BUILT_IN = ("positive_reviews", "word_world")
 
 
@@ -81,7 +83,7 @@ class DataSettings(Settings):
     """Prompts to train on and to evaluate with, and how they are worded."""
 
     train: Source
-    """Prompts to train on."""
+    """Prompts to train on; for algorithms that learn from data, with their recorded completions."""
     eval: Source | None = None
     """Held-out prompts; no evaluation when not given."""
     template: Literal["raw", "chat"] = "raw"
@@ -90,6 +92,11 @@ class DataSettings(Settings):
     """A system message in front of every chat; only with `template = "chat"`."""
     max_prompt_tokens: PositiveInt | None = None
     """Refuse longer prompts. The model's context minus one token is always a bound."""
+    max_tokens: PositiveInt | None = None
+    """Longest recorded example, prompt and completion together. The model's context is always a bound."""
+    too_long: TooLong = "refuse"
+    """What becomes of a longer one: `refuse` names the row and the job does not start, `skip` leaves the row out, `cut`
+    trains on the completion's beginning, without its end token."""
     shuffle: bool = True
     """A new order every epoch, from the job's seed; otherwise the order of the source."""
 

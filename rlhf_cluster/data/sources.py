@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlhf_cluster.data.chats import Messages, messages_of, prompt_in_chats
 from rlhf_cluster.data.settings import (
     DatasetSource,
     FileSource,
@@ -20,8 +21,6 @@ from rlhf_cluster.data.settings import (
 )
 from rlhf_cluster.errors import DataError, did_you_mean
 
-Messages = tuple[Mapping[str, str], ...]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -30,9 +29,9 @@ class Row:
     number: int
     """Its place in the source, from 0."""
     prompt: str | Messages
-    """A text, or chat messages with `role` and `content`."""
+    """A text, or chat messages with `role` and `content`. What whole chats begin with, where a row has only those."""
     item: Mapping[str, Any] = field(default_factory=dict)
-    """The other columns."""
+    """The other columns; whole chats stay among them."""
 
 
 def read_rows(source: Source) -> list[Row]:
@@ -146,29 +145,18 @@ def _existing(source: FileSource) -> Path:
 
 
 def _row(columns: Mapping[str, Any], *, number: int, prompt_column: str, name: str) -> Row:
+    where = f"{name} row {number}"
+    if columns.get(prompt_column) is None and (opening := prompt_in_chats(columns, where=where)):
+        return Row(number=number, prompt=opening, item=columns)
     if prompt_column not in columns:
         raise DataError(
-            f"{name} row {number} has no column {prompt_column!r}{did_you_mean(prompt_column, columns)}; it has "
+            f"{where} has no column {prompt_column!r}{did_you_mean(prompt_column, columns)}; it has "
             f"{', '.join(columns)}: set prompt_column to one of them"
         )
     prompt = columns[prompt_column]
     item = {key: value for key, value in columns.items() if key != prompt_column}
     if isinstance(prompt, str):
         if not prompt.strip():
-            raise DataError(f"{name} row {number}: the prompt is empty")
+            raise DataError(f"{where}: the prompt is empty")
         return Row(number=number, prompt=prompt, item=item)
-    return Row(number=number, prompt=_messages(prompt, where=f"{name} row {number}"), item=item)
-
-
-def _messages(value: Any, *, where: str) -> Messages:
-    if not isinstance(value, list | tuple):
-        raise DataError(f"{where}: the prompt is {value!r}; it must be a text or a list of chat messages")
-    if not value:
-        raise DataError(f"{where}: the prompt is empty")
-    for message in value:
-        fields = message if isinstance(message, Mapping) else {}
-        if not isinstance(fields.get("role"), str) or not isinstance(fields.get("content"), str):
-            raise DataError(f"{where}: {message!r} is no chat message; it needs the texts `role` and `content`")
-    if not value[-1]["content"].strip():
-        raise DataError(f"{where}: the last message is empty")
-    return tuple(value)
+    return Row(number=number, prompt=messages_of(prompt, where=where), item=item)

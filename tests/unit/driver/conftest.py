@@ -124,7 +124,7 @@ class Stage:
     async def serve(self, driver: Driver) -> list[Adopted]:
         """The rollout workers adopt the learner's version."""
         learner = driver.learner
-        return await driver.rollouts.fleet.offer(await learner.publish(), publish_full=learner.publish_full)
+        return await driver.fleet.offer(await learner.publish(), publish_full=learner.publish_full)
 
 
 @pytest.fixture

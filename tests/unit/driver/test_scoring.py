@@ -185,8 +185,8 @@ def test_rewards_are_counted_once_where_reference_scorers_die_of_a_prompt_afterw
 
     async def act(driver: Any, roles: Any) -> Any:
         await made.serve(driver)
-        batch = await driver.rollouts.gather()
-        return [group.request_id for group in batch], driver.rollouts.take_tally().num_completions
+        batch = await driver.feed.gather()
+        return [group.request_id for group in batch], driver.feed.take_tally().num_completions
 
     trained, num_completions = made.play(act)
     assert 3 not in trained
