@@ -31,6 +31,8 @@ ROOMS_WITHOUT_EFFECT = ("cli", "client", "pipeline", "recipes", "relay", "servic
 """Our own code that no figure of a job depends on."""
 NOT_READ = ("output_dir", "weights.directory", "name", "description")
 """Settings that name no input, whatever lies on disk under that name."""
+SOURCES = (".py", ".toml", ".yaml", ".json", ".jsonl", ".txt")
+"""Endings of what counts as code: Python, and the data that comes with it."""
 IMPORT_PATH = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):[A-Za-z_]\w*")
 
 
@@ -69,8 +71,8 @@ def _is_beside(name: Path) -> bool:
 def inputs_on_disk(job: Mapping[str, Any]) -> dict[str, Path]:
     """Dotted key -> what that setting of a whole `JobConfig` names on this machine.
 
-    A `model`, a `path`, and any value with a slash in it, where something of that name is there; the model that is
-    trained has to be there. Raises `ModelError`.
+    A `model`, a `path`, and any value with a slash or a dot in it, where something of that name is there; the model
+    that is trained has to be there. Raises `ModelError`.
     """
     found: dict[str, Path] = {"model": resolve(job["model"])} if not reference_of(job["model"], key="model") else {}
     for key, value in leaves(job):
@@ -86,20 +88,20 @@ def _named(key: str, value: str) -> Path | None:
     is_model = key == "model" or key.endswith("_model")
     if is_model and "/" not in value and (models_dir() / value).is_dir():
         return models_dir() / value
-    if not (is_model or key == "path" or key.endswith("_path") or "/" in value):
+    if not (is_model or key == "path" or key.endswith("_path") or "/" in value or "." in value):
         return None
     path = Path(value).expanduser()
     return path if len(value) < 4096 and path.exists() else None
 
 
 def code_digests(job: Mapping[str, Any]) -> dict[str, str]:
-    """Package -> digest of its Python files: ours, as far as a job runs it, and those that settings name by import
+    """Package -> digest of its sources: ours, as far as a job runs it, and those that settings name by import
     path, such as a reward of your own. Imports nothing."""
     paths = (IMPORT_PATH.fullmatch(value) for _, value in leaves(job) if isinstance(value, str))
     packages = {match[1].partition(".")[0] for match in paths if match} - {"rlhf_cluster"}
     outside = {name: place for name in sorted(packages) if (place := _place_of(name))}
     return {"rlhf_cluster": _our_code()} | {
-        name: _python_digest([place], root=place) for name, place in outside.items()
+        name: _source_digest([place], root=place) for name, place in outside.items()
     }
 
 
@@ -107,7 +109,7 @@ def code_digests(job: Mapping[str, Any]) -> dict[str, str]:
 def _our_code() -> str:
     root = Path(rlhf_cluster.__file__).parent
     rooms = sorted(path for path in root.iterdir() if path.stem not in ROOMS_WITHOUT_EFFECT)
-    return _python_digest(rooms, root=root)
+    return _source_digest(rooms, root=root)
 
 
 def _place_of(package: str) -> Path | None:
@@ -118,6 +120,7 @@ def _place_of(package: str) -> Path | None:
     return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
 
 
-def _python_digest(places: Iterable[Path], *, root: Path) -> str:
-    files = [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
-    return digest_of({str(file.relative_to(root)): described(file) for file in files if file.suffix == ".py"})
+def _source_digest(places: Iterable[Path], *, root: Path) -> str:
+    files = [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*")))]
+    counted = [file for file in files if file.suffix in SOURCES and file.is_file()]
+    return digest_of({str(file.relative_to(root)): described(file)["xxh3_128"] for file in counted})

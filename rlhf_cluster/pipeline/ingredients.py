@@ -25,7 +25,7 @@ class Ingredients(BaseModel):
     inputs: dict[str, str | None]
     """Dotted key of the setting that names it -> digest of its content; None while that is not made yet."""
     code: dict[str, str]
-    """Package -> digest of its Python files."""
+    """Package -> digest of its sources."""
 
     @property
     def digest(self) -> str:
