@@ -175,9 +175,7 @@ def test_the_loss_is_pure(algorithm, groups):
 def test_the_gradient_does_not_depend_on_how_the_batch_is_cut(algorithm, groups, rows_a_microbatch, max_row_tokens):
     credited = algorithm.credit(groups)
     whole, _ = gradients(algorithm, credited, rows_a_microbatch=100)
-    cut, parts = gradients(
-        algorithm, credited, rows_a_microbatch=rows_a_microbatch, max_row_tokens=max_row_tokens
-    )
+    cut, parts = gradients(algorithm, credited, rows_a_microbatch=rows_a_microbatch, max_row_tokens=max_row_tokens)
     assert len(parts) > 1
     torch.testing.assert_close(cut, whole)
 
