@@ -13,8 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rlhf_cluster.data.draws import Draws
-from rlhf_cluster.data.mixture import Mixture
-from rlhf_cluster.data.mixture_report import MixtureReport, mixture_report
+from rlhf_cluster.data.mixture_report import MixtureReport, report_of
 from rlhf_cluster.data.open_draws import open_draws
 from rlhf_cluster.data.recordings import is_undecided, recording_of
 from rlhf_cluster.data.settings import DataSettings, Source, TooLong
@@ -137,10 +136,8 @@ class RecordedStream:
         return len(self._draws.rows)
 
     def report(self, num: int) -> MixtureReport | None:
-        """What the first `num` examples were of; None for a source that is no mixture."""
-        return (
-            mixture_report(self._draws, num, num_tokens=self._num_tokens) if isinstance(self._draws, Mixture) else None
-        )
+        """What the first `num` examples are of; None for a source that is no mixture."""
+        return report_of(self._draws, num, num_tokens=self._num_tokens)
 
     def _num_tokens(self, number: int) -> int:
         group = self[number]
