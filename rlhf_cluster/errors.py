@@ -20,6 +20,7 @@
     |- StorageError                  the job's directory cannot be written, or what lies there is not what was written
     |  |- LedgerCorrupt              a ledger or log is damaged before its tail
     |  '- CheckpointCorrupt          a checkpoint's files are not those of its manifest
+    |- StageFailed                   a stage of a pipeline ended without success; those after it were not begun
     |- Fenced                        another driver has taken the job over; this one must write nothing more
     |- RoleError                     something happened to a role; names role, worker and activity
     |  |- RoleTimeout                it did not answer within its bound
@@ -121,6 +122,10 @@ class LedgerCorrupt(StorageError):
 
 
 class CheckpointCorrupt(StorageError):
+    pass
+
+
+class StageFailed(RlhfError):
     pass
 
 
