@@ -39,6 +39,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "kill": ("rlhf_cluster.cli.kill:kill", "End a job of the service at once."),
     "retry": ("rlhf_cluster.cli.retry:retry", "Go on with a job of the service that failed or was cancelled."),
     "clone": ("rlhf_cluster.cli.clone:clone", "Submit a job of the service once more, from the beginning."),
+    "label": ("rlhf_cluster.cli.label:label", "Have people say which of two answers is better."),
     "up": ("rlhf_cluster.cli.up:up", "Start the service on this machine, with a Ray of its own."),
     "down": ("rlhf_cluster.cli.down:down", "End the service of this machine."),
     "serve": ("rlhf_cluster.cli.serve:serve", "Serve the API and the page, in the foreground."),

@@ -19,6 +19,7 @@ from rlhf_cluster.wire.access import Cluster, CreateToken, Me, NewToken, Token, 
 from rlhf_cluster.wire.base import Message, Page, Request
 from rlhf_cluster.wire.figures import Checkpoint, Event, Latest, LogLine, Sample, SeriesSet
 from rlhf_cluster.wire.jobs import Attempt, Checked, Command, Job, JobDetail, Pool, Recipe, SetPool, Submit, Worker
+from rlhf_cluster.wire.labels import AddPairs, CreateLabelSet, Label, LabelSet, LabelStatistics, NewLabel, Turn
 
 Kind = TypeVar("Kind", bound=Message)
 PAGE = 200
@@ -167,6 +168,40 @@ class Client:
             self._connection.send("PUT", path, content=packed.content, headers=headers, may_repeat=True)
         return Upload(sha256=packed.sha256, num_bytes=len(packed.content))
 
+    def label_sets(self, *, limit: int | None = None) -> Iterator[LabelSet]:
+        """Newest first."""
+        return self._items(LabelSet, "/label-sets", limit=limit)
+
+    def label_set(self, name: str) -> LabelSet:
+        return self._get(LabelSet, _set_path(name))
+
+    def create_label_set(self, label_set: CreateLabelSet) -> LabelSet:
+        return self._post(LabelSet, "/label-sets", body=label_set)
+
+    def add_pairs(self, name: str, pairs: AddPairs) -> LabelSet:
+        return self._post(LabelSet, _set_path(name, "pairs"), body=pairs)
+
+    def remove_label_set(self, name: str) -> None:
+        """With all its labels."""
+        self._connection.send("DELETE", _set_path(name))
+
+    def next_to_label(self, name: str) -> Turn:
+        """The pair that you have before you, the same one until you have said something of it."""
+        return self._post(Turn, _set_path(name, "next"))
+
+    def label(self, name: str, label: NewLabel) -> Label:
+        return self._post(Label, _set_path(name, "labels"), body=label)
+
+    def undo_label(self, name: str) -> Label:
+        return self._post(Label, _set_path(name, "undo"))
+
+    def label_statistics(self, name: str) -> LabelStatistics:
+        return self._get(LabelStatistics, _set_path(name, "statistics"))
+
+    def export_labels(self, name: str, *, min_labels: int | None = None) -> bytes:
+        """JSON lines of `Judged`."""
+        return self._connection.get(_set_path(name, "export.jsonl"), min_labels=min_labels)
+
     def recipes(self) -> list[Recipe]:
         return list(self._items(Recipe, "/recipes"))
 
@@ -231,3 +266,7 @@ def _plain(request: Request) -> dict[str, Any]:
 
 def _path(job_id: str, *parts: str) -> str:
     return "/".join(["/jobs", *(quote(part, safe="") for part in (job_id, *parts))])
+
+
+def _set_path(name: str, *parts: str) -> str:
+    return "/".join(["/label-sets", *(quote(part, safe="") for part in (name, *parts))])

@@ -46,6 +46,16 @@ def follow(
 ) -> tuple[list[str], list[str]]:
     """The keys of `location` as they stand in the file, without the tags that unions put between them, and the keys
     that are allowed there ([] where that is no table of ours)."""
+    written, annotation = _walk(location, tree, root=root)
+    models = models_of(annotation)
+    fields = models[0].model_fields if len(models) == 1 else {}
+    return written, [field.alias or name for name, field in fields.items()]
+
+
+def _walk(
+    location: Sequence[Any], tree: Mapping[str, Any], *, root: type[BaseModel] = JobConfig
+) -> tuple[list[str], Any]:
+    """The keys as written, and the annotation of what stands there."""
     written: list[str] = []
     annotation: Any = root
     for part in location:
@@ -55,9 +65,7 @@ def follow(
             continue
         written.append(str(part))
         annotation = _below(annotation, part, tree)
-    models = models_of(annotation)
-    fields = models[0].model_fields if len(models) == 1 else {}
-    return written, [field.alias or name for name, field in fields.items()]
+    return written, annotation
 
 
 def models_of(annotation: Any) -> list[type[BaseModel]]:
@@ -96,10 +104,7 @@ def _tag(model: type[BaseModel]) -> str:
 
 
 def _tags(location: Sequence[Any], tree: Mapping[str, Any]) -> str:
-    annotation: Any = JobConfig
-    for part in location:
-        annotation = _below(annotation, part, tree)
-    return ", ".join(repr(_tag(model)) for model in models_of(annotation))
+    return ", ".join(repr(_tag(model)) for model in models_of(_walk(location, tree)[1]))
 
 
 def _names(expected: str) -> list[str]:

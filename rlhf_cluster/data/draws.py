@@ -17,7 +17,9 @@ from rlhf_cluster.errors import DataError
 class Drawn:
     row: Row
     prompt_id: str
-    """`"<row>/<epoch>"`, no two alike."""
+    """`"<row>/<epoch>"`, no two alike. What stands before the slash is the same for the same tokens only."""
+    plainer: Sequence[Row] = ()
+    """Shorter wordings of it, each a substitute where those before it are too long; the last is the row as read."""
 
 
 class Draws(Protocol):
@@ -26,8 +28,8 @@ class Draws(Protocol):
     def __getitem__(self, number: int) -> Drawn: ...
 
     @property
-    def num_rows(self) -> int:
-        """Rows that are drawn from: an epoch."""
+    def rows(self) -> Sequence[Row]:
+        """All that is drawn from, as read."""
         ...
 
 
@@ -37,22 +39,22 @@ class Epochs:
     def __init__(self, rows: Sequence[Row], *, seed: int | Sequence[int], shuffle: bool = True) -> None:
         if not rows:
             raise DataError("nothing can be drawn from a source without rows")
-        self._rows = rows
+        self.rows = rows
         self._seed = [seed] if isinstance(seed, int) else list(seed)
         self._shuffle = shuffle
         # Under way are examples of one epoch, and at its end of the next.
         self._order_of = lru_cache(maxsize=2)(self._epoch_order)
 
     def __getitem__(self, number: int) -> Drawn:
-        epoch, index = divmod(number, len(self._rows))
-        row = self._rows[int(self._order_of(epoch)[index])]
-        return Drawn(row=row, prompt_id=f"{row.number}/{epoch}")
+        row, epoch = self.at(number)
+        return Drawn(row=row, prompt_id=f"{row.key}/{epoch}")
 
-    @property
-    def num_rows(self) -> int:
-        return len(self._rows)
+    def at(self, number: int) -> tuple[Row, int]:
+        """The n-th row, and the epoch it is drawn in, from 0."""
+        epoch, index = divmod(number, len(self.rows))
+        return self.rows[int(self._order_of(epoch)[index])], epoch
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if not self._shuffle:
-            return np.arange(len(self._rows))
-        return np.random.default_rng([*self._seed, epoch]).permutation(len(self._rows))
+            return np.arange(len(self.rows))
+        return np.random.default_rng([*self._seed, epoch]).permutation(len(self.rows))

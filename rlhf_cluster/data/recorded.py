@@ -6,16 +6,19 @@ row -> recording (recordings.py: which columns mean what) -> tokens (spans.py) -
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache, reduce
 from typing import Any, Literal
 
 import numpy as np
 
-from rlhf_cluster.data.draws import Draws, Epochs
-from rlhf_cluster.data.recordings import recording_of
+from rlhf_cluster.data.draws import Draws
+from rlhf_cluster.data.mixture import Mixture
+from rlhf_cluster.data.mixture_report import MixtureReport, mixture_report
+from rlhf_cluster.data.open_draws import open_draws
+from rlhf_cluster.data.recordings import is_undecided, recording_of
 from rlhf_cluster.data.settings import DataSettings, Source, TooLong
-from rlhf_cluster.data.sources import Row, read_rows
+from rlhf_cluster.data.sources import Row
 from rlhf_cluster.data.spans import Completion, Encoded, make_encode
 from rlhf_cluster.errors import DataError, ExampleTooLong
 from rlhf_cluster.records import Prompt, RolloutGroup
@@ -36,12 +39,19 @@ class RecordedCounts:
     """Rows that are drawn from."""
     num_skipped: int
     """Rows left out because they were too long."""
+    num_undecided: int
+    """Pairs left out because nobody said which is better."""
     num_cut: int
     """Rows of which a completion was cut."""
     num_tokens: int
     """Prompts and completions of the rows that are drawn from."""
     num_trained_tokens: int
     """Of those, the ones with a loss."""
+
+    def plus(self, other: RecordedCounts) -> RecordedCounts:
+        return RecordedCounts(
+            **{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)}
+        )
 
 
 def make_recorder(
@@ -52,7 +62,7 @@ def make_recorder(
     max_tokens: int,
     too_long: TooLong = "refuse",
 ) -> Record:
-    """The function from a row to its group, with `request_id` 0 and the row's number as `prompt_id`.
+    """The function from a row to its group, with `request_id` 0 and the row's key as `prompt_id`.
 
     An example (the prompt and its longest completion) of more than `max_tokens` raises `ExampleTooLong`, or with
     `too_long = "cut"` loses the end of its completion. A bad row raises `DataError`; both name the row.
@@ -61,9 +71,9 @@ def make_recorder(
 
     def record(row: Row) -> RolloutGroup:
         recording = recording_of(row)
-        encoded = encode(recording.prompt, recording.completions, f"row {row.number}")
+        encoded = encode(recording.prompt, recording.completions, row.where)
         completions = _fitted(encoded, row, max_tokens=max_tokens, cut=too_long == "cut")
-        prompt = Prompt(prompt_id=str(row.number), text=encoded.text, token_ids=encoded.token_ids, item=recording.item)
+        prompt = Prompt(prompt_id=row.key, text=encoded.text, token_ids=encoded.token_ids, item=recording.item)
         return _group(prompt, completions, whole=encoded.completions, rewards=recording.rewards)
 
     return record
@@ -80,7 +90,7 @@ def _fitted(encoded: Encoded, row: Row, *, max_tokens: int, cut: bool) -> tuple[
             for completion in encoded.completions
         )
     raise ExampleTooLong(
-        f"row {row.number}: its prompt of {len(encoded.token_ids)} tokens and its completion of {longest} are more "
+        f"{row.where}: its prompt of {len(encoded.token_ids)} tokens and its completion of {longest} are more "
         f"than the {max_tokens} allowed; shorten or remove the row, raise data.max_tokens (no further than the model's "
         "context), or " + ('set data.too_long = "skip"' if cut else 'set data.too_long to "skip" or "cut"')
     )
@@ -124,12 +134,31 @@ class RecordedStream:
 
     @property
     def num_rows(self) -> int:
-        return self._draws.num_rows
+        return len(self._draws.rows)
+
+    def report(self, num: int) -> MixtureReport | None:
+        """What the first `num` examples were of; None for a source that is no mixture."""
+        return (
+            mixture_report(self._draws, num, num_tokens=self._num_tokens) if isinstance(self._draws, Mixture) else None
+        )
+
+    def _num_tokens(self, number: int) -> int:
+        group = self[number]
+        return len(group.prompt.token_ids) + group.num_tokens
 
     def _recorded(self, number: int) -> RolloutGroup:
         drawn = self._draws[number]
-        group = self._record(drawn.row)
-        return replace(group, request_id=number, prompt=replace(group.prompt, prompt_id=drawn.prompt_id))
+        *longer, last = drawn.row, *drawn.plainer
+        for row in longer:
+            try:
+                return self._numbered(row, number, drawn.prompt_id)
+            except ExampleTooLong:
+                continue
+        return self._numbered(last, number, drawn.prompt_id)
+
+    def _numbered(self, row: Row, number: int, prompt_id: str) -> RolloutGroup:
+        group = self._record(row)
+        return replace(group, request_id=number, prompt=replace(group.prompt, prompt_id=prompt_id))
 
 
 def open_recorded(
@@ -147,14 +176,31 @@ def open_recorded(
         max_tokens=min(max_context, data.max_tokens or max_context),
         too_long=data.too_long,
     )
-    rows, counts = usable(read_rows(source), record, skip=data.too_long == "skip")
-    return RecordedStream(Epochs(rows, seed=seed, shuffle=data.shuffle and not in_order), record, counts=counts)
+    counted: list[RecordedCounts] = []
+
+    def admit(rows: list[Row]) -> list[Row]:
+        kept, counts = usable(rows, record, skip=data.too_long == "skip")
+        counted.append(counts)
+        return kept
+
+    draws = open_draws(
+        source,
+        seed=seed,
+        shuffle=data.shuffle and not in_order,
+        training=None if source == data.train else data.train,
+        admit=admit,
+    )
+    return RecordedStream(draws, record, counts=reduce(RecordedCounts.plus, counted))
 
 
 def usable(rows: Sequence[Row], record: Record, *, skip: bool) -> tuple[list[Row], RecordedCounts]:
-    """The rows that can be recorded. Raises the first bad one's error; with `skip` too long ones are left out."""
+    """The rows that can be recorded. Raises the first bad one's error; with `skip` too long ones are left out, and
+    pairs that nobody decided always are."""
     kept, num_cut, num_tokens, num_trained = [], 0, 0, 0
-    for row in rows:
+    decided = [row for row in rows if not is_undecided(row)]
+    if not decided:
+        raise DataError(f"none of the {len(rows)} pairs is decided: they need labels before anything can be learned")
+    for row in decided:
         try:
             group = record(row)
         except ExampleTooLong:
@@ -166,10 +212,11 @@ def usable(rows: Sequence[Row], record: Record, *, skip: bool) -> tuple[list[Row
         num_tokens += len(group.prompt.token_ids) + group.num_tokens
         num_trained += group.num_trained_tokens
     if not kept:
-        raise DataError(f"all {len(rows)} rows are too long: raise data.max_tokens or shorten them")
+        raise DataError(f"all {len(decided)} rows are too long: raise data.max_tokens or shorten them")
     return kept, RecordedCounts(
         num_rows=len(kept),
-        num_skipped=len(rows) - len(kept),
+        num_skipped=len(decided) - len(kept),
+        num_undecided=len(rows) - len(decided),
         num_cut=num_cut,
         num_tokens=num_tokens,
         num_trained_tokens=num_trained,

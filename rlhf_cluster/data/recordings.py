@@ -47,7 +47,7 @@ class Recording:
 def recording_of(row: Row) -> Recording:
     """Raises `DataError` naming the row when its columns are none of the above, or contradict themselves."""
     columns = {name: value for name, value in row.item.items() if value is not None}
-    where = f"row {row.number}"
+    where = row.where
     if {"chosen", "rejected"} <= set(columns):
         prompt, completions, rewards = _pair(row.prompt, columns, where)
     elif {"completions", "rewards"} <= set(columns):
@@ -66,6 +66,12 @@ def recording_of(row: Row) -> Recording:
         )
     item = {name: value for name, value in row.item.items() if name not in CONTENT}
     return Recording(prompt=prompt, completions=completions, rewards=rewards, item=item)
+
+
+def is_undecided(row: Row) -> bool:
+    """Whether it is a pair of which nobody said which is better: not judged yet, or skipped."""
+    has = {name for name, value in row.item.items() if value is not None}
+    return {"completion_a", "completion_b"} <= has and not {"chosen", "rejected"} & has
 
 
 _Parts = tuple[str | Messages, tuple[str | Messages, ...], tuple[float, ...]]

@@ -16,8 +16,8 @@ from rlhf_cluster.data.settings import (
     FileSource,
     JsonlSource,
     ParquetSource,
+    PlainSource,
     ProceduralSource,
-    Source,
 )
 from rlhf_cluster.errors import DataError, did_you_mean
 
@@ -32,26 +32,44 @@ class Row:
     """A text, or chat messages with `role` and `content`. What whole chats begin with, where a row has only those."""
     item: Mapping[str, Any] = field(default_factory=dict)
     """The other columns; whole chats stay among them."""
+    part: str = ""
+    """The data set of a mixture that it is of."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from all other rows of the job, `"3"` or `"part:3"`."""
+        return f"{self.part}:{self.number}" if self.part else str(self.number)
+
+    @property
+    def where(self) -> str:
+        """Names it in a message."""
+        return f"{self.part} row {self.number}" if self.part else f"row {self.number}"
 
 
-def read_rows(source: Source) -> list[Row]:
+def read_rows(source: PlainSource, *, part: str = "") -> list[Row]:
     """All rows of a source, at most `num_rows`. Raises `DataError` naming the source and the row at fault."""
-    match source:
-        case JsonlSource():
-            name, columns = str(source.path), _jsonl(_existing(source))
-        case ParquetSource():
-            name, columns = str(source.path), _parquet(_existing(source))
-        case DatasetSource():
-            name, columns = str(source.path), _dataset(_existing(source), split=source.split)
-        case ProceduralSource():
-            name, columns = source.name, procedural(source)
+    name, columns = columns_in(source)
     limited = islice(columns, source.num_rows)
     rows = [
-        _row(each, number=number, prompt_column=source.prompt_column, name=name) for number, each in enumerate(limited)
+        _row(each, number=number, prompt_column=source.prompt_column, name=name, part=part)
+        for number, each in enumerate(limited)
     ]
     if not rows:
         raise DataError(f"{name} has no rows; a source needs at least one prompt")
     return rows
+
+
+def columns_in(source: PlainSource) -> tuple[str, Iterable[Mapping[str, Any]]]:
+    """What messages call the source, and its rows with whatever columns they have."""
+    match source:
+        case JsonlSource():
+            return str(source.path), _jsonl(_existing(source))
+        case ParquetSource():
+            return str(source.path), _parquet(_existing(source))
+        case DatasetSource():
+            return str(source.path), _dataset(_existing(source), split=source.split)
+        case ProceduralSource():
+            return source.name, procedural(source)
 
 
 def procedural(source: ProceduralSource) -> Iterable[Mapping[str, Any]]:
@@ -144,10 +162,10 @@ def _existing(source: FileSource) -> Path:
     raise DataError(f"{source.path} does not exist (from {Path.cwd()}); correct the source's `path`")
 
 
-def _row(columns: Mapping[str, Any], *, number: int, prompt_column: str, name: str) -> Row:
+def _row(columns: Mapping[str, Any], *, number: int, prompt_column: str, name: str, part: str) -> Row:
     where = f"{name} row {number}"
     if columns.get(prompt_column) is None and (opening := prompt_in_chats(columns, where=where)):
-        return Row(number=number, prompt=opening, item=columns)
+        return Row(number=number, prompt=opening, item=columns, part=part)
     if prompt_column not in columns:
         raise DataError(
             f"{where} has no column {prompt_column!r}{did_you_mean(prompt_column, columns)}; it has "
@@ -158,5 +176,5 @@ def _row(columns: Mapping[str, Any], *, number: int, prompt_column: str, name: s
     if isinstance(prompt, str):
         if not prompt.strip():
             raise DataError(f"{where}: the prompt is empty")
-        return Row(number=number, prompt=prompt, item=item)
-    return Row(number=number, prompt=messages_of(prompt, where=where), item=item)
+        return Row(number=number, prompt=prompt, item=item, part=part)
+    return Row(number=number, prompt=messages_of(prompt, where=where), item=item, part=part)

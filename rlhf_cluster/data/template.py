@@ -31,15 +31,15 @@ def make_tokenize(tokenizer: Any, *, template: Literal["raw", "chat"] = "raw", s
 def raw_text(row: Row) -> str:
     if isinstance(row.prompt, str):
         return row.prompt
-    raise DataError(f'row {row.number} holds chat messages: set data.template = "chat"')
+    raise DataError(f'{row.where} holds chat messages: set data.template = "chat"')
 
 
 def chat_text(tokenizer: Any, row: Row, *, system: str | None) -> str:
     """The chat so far, up to and with the opening of the assistant's turn."""
     messages = with_system(row.prompt, system)
     if messages[-1]["role"] == ASSISTANT:
-        raise DataError(f"row {row.number} ends with the assistant's message; a prompt must end where it has to answer")
-    return render(tokenizer, messages, answer_next=True, where=f"row {row.number}")
+        raise DataError(f"{row.where} ends with the assistant's message; a prompt must end where it has to answer")
+    return render(tokenizer, messages, answer_next=True, where=row.where)
 
 
 def require_template(tokenizer: Any) -> None:
@@ -71,5 +71,5 @@ def render(tokenizer: Any, messages: Messages, *, answer_next: bool, where: str)
 def _encode(tokenizer: Any, row: Row, text: str, *, add_special_tokens: bool) -> tuple[str, np.ndarray]:
     token_ids = tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
     if not token_ids:
-        raise DataError(f"row {row.number}: the prompt {text!r} has no tokens")
+        raise DataError(f"{row.where}: the prompt {text!r} has no tokens")
     return text, np.asarray(token_ids, dtype=np.int32)

@@ -45,7 +45,7 @@ class Evaluator:
         self.prompts = prompts.eval[: job.evaluation.num_prompts]
         self.sampler = sampler
         self._held_out = prompts.held_out
-        self._scoring = scoring
+        self.scoring = scoring
         self._learner = learner
         self._clock = clock
 
@@ -77,7 +77,7 @@ class Evaluator:
             check=feed.raise_if_hopeless if feed else lambda: None,
         )
         try:
-            return await self._scoring.rewarded(groups)
+            return await self.scoring.rewarded(groups)
         except DeadlyGroup as error:
             raise RoleDied(
                 f"the evaluation prompt {error.group.prompt.prompt_id} kills reward servers: {error}"
@@ -88,7 +88,7 @@ class Evaluator:
         algorithm = self.job.algorithm
         if "reference" in algorithm.needs and any(group.reference_logprobs is None for group in self._held_out):
             # Once for the whole job: neither the examples nor the reference change.
-            self._held_out = await self._scoring.referenced(self._held_out)
+            self._held_out = await self.scoring.referenced(self._held_out)
         taught = [group for group in self._held_out if algorithm.drop_reason(group) is None]
         if not taught:
             return {}

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from rlhf_cluster.config import JobConfig
+from rlhf_cluster.data.open_draws import open_draws
 from rlhf_cluster.data.recorded import open_recorded
-from rlhf_cluster.data.sources import read_rows
-from rlhf_cluster.data.stream import PromptStream, prompts_in_order
+from rlhf_cluster.data.stream import PromptStream, prompts_once
 from rlhf_cluster.data.template import Tokenize, make_tokenize
 from rlhf_cluster.driver.recorded import Examples
 from rlhf_cluster.driver.rollouts import Decode
@@ -44,14 +44,12 @@ def load_prompts(job: JobConfig) -> JobPrompts:
     bound = min(longest, job.data.max_prompt_tokens or longest)
     if job.learn_from == "data":
         return _recorded(job, tokenizer, tokenize, max_context=longest + 1, max_prompt_tokens=bound)
-    train = PromptStream(
-        read_rows(job.data.train), tokenize, seed=job.seed, max_prompt_tokens=bound, shuffle=job.data.shuffle
-    )
+    draws = open_draws(job.data.train, seed=job.seed, shuffle=job.data.shuffle)
+    train = PromptStream(draws, tokenize, max_prompt_tokens=bound)
     train.verify()
-    held_out = read_rows(job.data.eval) if job.data.eval else []
     return JobPrompts(
         train=train,
-        eval=tuple(prompts_in_order(held_out, tokenize, max_prompt_tokens=bound)),
+        eval=_held_out_prompts(job, tokenize, max_prompt_tokens=bound),
         decode=lambda completions: _decode(tokenizer, completions),
         probe_token_ids=_probe_tokens([train[number] for number in range(PROBE_TOKENS)]),
     )
@@ -63,19 +61,26 @@ def _recorded(
     data = job.data
     train = open_recorded(data, data.train, tokenizer, seed=job.seed, max_context=max_context)
     held_out: tuple[RolloutGroup, ...] = ()
-    prompts: list[Prompt] = []
+    prompts: tuple[Prompt, ...] = ()
     if data.eval is not None:
         examples = open_recorded(data, data.eval, tokenizer, seed=job.seed, max_context=max_context, in_order=True)
         held_out = tuple(examples[number] for number in range(min(examples.num_rows, job.evaluation.num_examples)))
         if job.generates:
-            prompts = prompts_in_order(read_rows(data.eval), tokenize, max_prompt_tokens=max_prompt_tokens)
+            prompts = _held_out_prompts(job, tokenize, max_prompt_tokens=max_prompt_tokens)
     return JobPrompts(
         train=train,
-        eval=tuple(prompts),
+        eval=prompts,
         decode=lambda completions: _decode(tokenizer, completions),
         probe_token_ids=_probe_tokens([train[number].prompt for number in range(PROBE_TOKENS)]),
         held_out=held_out,
     )
+
+
+def _held_out_prompts(job: JobConfig, tokenize: Tokenize, *, max_prompt_tokens: int) -> tuple[Prompt, ...]:
+    if job.data.eval is None:
+        return ()
+    draws = open_draws(job.data.eval, seed=job.seed, shuffle=False, training=job.data.train)
+    return tuple(prompts_once(PromptStream(draws, tokenize, max_prompt_tokens=max_prompt_tokens)))
 
 
 def _decode(tokenizer: Any, completions: Sequence[np.ndarray]) -> list[str]:

@@ -162,6 +162,7 @@ async def attempt_of(request: Request) -> Any:
 
 
 Reader = Annotated[Caller, Depends(requires("read"))]
+Labeler = Annotated[Caller, Depends(requires("label"))]
 Submitter = Annotated[Caller, Depends(requires("submit"))]
 Admin = Annotated[Caller, Depends(requires("admin"))]
 Relay = Annotated[Any, Depends(attempt_of)]

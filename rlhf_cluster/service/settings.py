@@ -47,6 +47,8 @@ class ServiceSettings(BaseModel):
     """Whether `/metrics` is for everybody; left out, a token with the scope read is needed."""
     samples_per_step: int = Field(256, ge=0)
     """Completions of a step that are kept; the job directory has them all."""
+    label_lease_s: float = Field(900.0, gt=0)
+    """So long a pair is kept for whoever was shown it; then others may be given its slot."""
     keep_events: int = Field(200_000, gt=0)
     """The newest of all jobs together, about 1 kB each; metrics and checkpoints are kept by themselves."""
     keep_answers_s: float = Field(24 * 3600.0, gt=0)

@@ -56,7 +56,7 @@ def test_every_operation_refuses_with_a_problem():
     assert "HTTPValidationError" not in COMMITTED.read_text(encoding="utf-8")
 
 
-def test_reading_and_labelling_change_nothing_and_run_nothing():
+def test_reading_changes_nothing_labelling_only_labels_and_neither_runs_anything():
     """Whoever may submit may run code; so every operation that leads there says that it needs that scope."""
     outside = ("/api/v1/auth/session", "/api/v1/relay")  # logging in and out, and relays with tokens of their own
     lesser = [
@@ -64,7 +64,10 @@ def test_reading_and_labelling_change_nothing_and_run_nothing():
         for method, path, operation in operations()
         if method not in ("get", "head") and not path.startswith(outside) and scope_of(operation) in ("read", "label")
     ]
-    assert lesser == [("post", "/api/v1/auth/login-links")]  # for the same scopes that whoever asks has
+    assert lesser == [
+        ("post", "/api/v1/auth/login-links"),  # for the same scopes that whoever asks has
+        *(("post", f"/api/v1/label-sets/{{name}}/{path}") for path in ("labels", "next", "undo")),
+    ]
     assert {path for _, path, operation in operations() if scope_of(operation) is None} == {
         *(path for _, path, _ in operations() if path.startswith(outside)),
         "/api/v1/version",

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -229,6 +230,65 @@ uploads = Table(
     Column("num_bytes", BigInteger, nullable=False),
     Column("created_s", Float, nullable=False),
     Column("created_by", Words(128), nullable=False),
+)
+
+label_sets = Table(
+    "label_sets",
+    metadata,
+    Column("set_id", Words(40), primary_key=True),
+    Column("name", Words(128), nullable=False, unique=True),
+    Column("created_by", Words(128), nullable=False),
+    Column("created_s", Float, nullable=False, index=True),
+    Column("seed", BigInteger, nullable=False),  # of the sides on which completions are shown
+    Column("overlap", Integer, nullable=False),  # labels that are wanted of each pair
+    Column("guidelines", Words(), nullable=False),
+)
+
+label_pairs = Table(
+    "label_pairs",
+    metadata,
+    Column("set_id", Words(40), ForeignKey("label_sets.set_id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # in the order in which they came, from 0
+    Column("pair_id", Words(200), nullable=False),
+    Column("prompt", Words(), nullable=False),
+    Column("completion_a", Words(), nullable=False),
+    Column("completion_b", Words(), nullable=False),
+    Column("provenance", Json, nullable=False),
+    Column("num_labels", Integer, nullable=False, default=0),  # choices and ties that were not undone
+    UniqueConstraint("set_id", "pair_id"),
+    Index(None, "set_id", "num_labels", "number"),
+)
+
+
+def _pair() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["set_id", "number"], ["label_pairs.set_id", "label_pairs.number"], ondelete="CASCADE")
+
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("label_id", SEQUENCE, primary_key=True, autoincrement=True),
+    Column("set_id", Words(40), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("labeler", Words(128), nullable=False),  # the name of their token
+    Column("choice", Words(4), nullable=False),  # a, b, tie or skip
+    Column("shown_left", Words(1), nullable=False),  # a or b
+    Column("taken_s", Float, nullable=False),
+    Column("time_s", Float, nullable=False),
+    Column("undone_s", Float),  # since when it does not count
+    _pair(),
+    Index(None, "set_id", "number", "labeler"),
+    Index(None, "set_id", "labeler", "label_id"),
+)
+
+label_leases = Table(
+    "label_leases",  # the pair that somebody has before them: one a person and set
+    metadata,
+    Column("set_id", Words(40), primary_key=True),
+    Column("labeler", Words(128), primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("until_s", Float, nullable=False),
+    _pair(),
 )
 
 answers = Table(

@@ -90,6 +90,8 @@ def test_light_verbs_and_refusals_load_nothing_heavy(arguments, expected_code):
         ["cluster"],
         ["whoami"],
         ["token", "list"],
+        ["label", "list"],
+        ["label", "work", "taste"],
         ["openapi"],
         ["login", "http://127.0.0.1:9", "--token", "x"],
     ],

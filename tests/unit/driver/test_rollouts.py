@@ -38,7 +38,7 @@ def gathered(made: Any) -> tuple[RolloutGroup, ...]:
     async def act(driver: Any, roles: Any) -> tuple[RolloutGroup, ...]:
         await made.serve(driver)
         groups = await driver.feed.gather()
-        made.tallies = [driver.feed.take_tally(), driver.rollouts.take_tally()]
+        made.tallies = [driver.feed.take_tally(), driver.feed.take_tally()]
         return groups
 
     return made.play(act)

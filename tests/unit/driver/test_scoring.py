@@ -69,7 +69,7 @@ def test_groups_come_back_in_order_with_rewards(stage):
 
 
 def test_without_servers_or_groups_nothing_is_asked(stage):
-    made = stage(make_job(["algorithm.type=sft", "rewards=[]"]), SimulatedRuntime())
+    made = stage(make_job(["algorithm.type=sft", "rewards=[]", "train.learn_from=rollouts"]), SimulatedRuntime())
     batch = groups(1)
     assert scored(made, batch, []) == [tuple(batch), ()]
     assert {role.role for role in made.runtime.opened} == {"rollout worker", "learner"}
