@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf_cluster.data.draws import Epochs
 from rlhf_cluster.data.sources import Row
 from rlhf_cluster.data.stream import PromptStream
 from rlhf_cluster.driver.assemble import Setting, open_driver
@@ -215,7 +216,7 @@ def _job(case: Case) -> Any:
 def _prompts(case: Case) -> JobPrompts:
     rows = [Row(number=number, prompt=f"prompt {number}") for number in range(case.prompts_per_step)]
     return JobPrompts(
-        train=PromptStream(rows, _tokenize, seed=0, max_prompt_tokens=16),
+        train=PromptStream(Epochs(rows, seed=0), _tokenize, max_prompt_tokens=16),
         eval=(),
         decode=lambda completions: [""] * len(completions),
         probe_token_ids=np.zeros(1, np.int32),

@@ -4,7 +4,8 @@
     |- ConfigError (ValueError)      the job file is wrong; the message says what to change
     |  '- CannotFit                  the job is well formed but this machine or cluster can never hold it
     |- DataError (ValueError)        a prompt source or a row of it is wrong
-    |  '- PromptTooLong              a prompt leaves no room for one new token
+    |  |- PromptTooLong              a prompt leaves no room for one new token
+    |  '- ExampleTooLong             a recorded example, prompt and completion, is longer than allowed
     |- ModelError (ValueError)       a path or name is no usable model
     |- WeightError                   a weight version was refused; the worker serves nothing until a good one is adopted
     |  |- FingerprintMismatch        bytes that arrived, or that the engine holds, are not the bytes that were published
@@ -19,6 +20,7 @@
     |- StorageError                  the job's directory cannot be written, or what lies there is not what was written
     |  |- LedgerCorrupt              a ledger or log is damaged before its tail
     |  '- CheckpointCorrupt          a checkpoint's files are not those of its manifest
+    |- StageFailed                   a stage of a pipeline ended without success; those after it were not begun
     |- Fenced                        another driver has taken the job over; this one must write nothing more
     |- RoleError                     something happened to a role; names role, worker and activity
     |  |- RoleTimeout                it did not answer within its bound
@@ -60,6 +62,10 @@ class DataError(RlhfError, ValueError):
 
 
 class PromptTooLong(DataError):
+    pass
+
+
+class ExampleTooLong(DataError):
     pass
 
 
@@ -116,6 +122,10 @@ class LedgerCorrupt(StorageError):
 
 
 class CheckpointCorrupt(StorageError):
+    pass
+
+
+class StageFailed(RlhfError):
     pass
 
 

@@ -7,7 +7,7 @@ a role is busy. Every role also has `status()` and `close()`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,6 +76,14 @@ class Learner(Role, Protocol):
 
     async def update(self, algorithm: Any, batch: Batch) -> StepReport:
         """One optimizer step (or the several epochs of `algorithm`, a value of `algorithms/`, over the batch)."""
+        ...
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        """The same groups with `values` of the critic, or with `rewards` where a reward model is trained."""
+        ...
+
+    async def assess(self, algorithm: Any, groups: Sequence[RolloutGroup]) -> Mapping[str, float]:
+        """Loss and figures of the algorithm over credited groups that are not learned from."""
         ...
 
     async def publish(self) -> WeightHandle:

@@ -13,11 +13,18 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 from rlhf_cluster.algorithms.base import Algorithm
+from rlhf_cluster.algorithms.cispo import CISPO
+from rlhf_cluster.algorithms.dapo import DAPO
 from rlhf_cluster.algorithms.dpo import DPO
+from rlhf_cluster.algorithms.dr_grpo import DrGRPO
 from rlhf_cluster.algorithms.grpo import GRPO
+from rlhf_cluster.algorithms.gspo import GSPO
 from rlhf_cluster.algorithms.kto import KTO
 from rlhf_cluster.algorithms.orpo import ORPO
+from rlhf_cluster.algorithms.ppo import PPO
+from rlhf_cluster.algorithms.reinforce_pp import ReinforcePP
 from rlhf_cluster.algorithms.reward_model import RewardModel
+from rlhf_cluster.algorithms.rloo import RLOO
 from rlhf_cluster.algorithms.sft import SFT
 from rlhf_cluster.algorithms.simpo import SimPO
 from rlhf_cluster.algorithms.unseen import UnseenAlgorithm
@@ -25,6 +32,13 @@ from rlhf_cluster.errors import ConfigError, did_you_mean
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "grpo": GRPO,
+    "dr_grpo": DrGRPO,
+    "dapo": DAPO,
+    "gspo": GSPO,
+    "cispo": CISPO,
+    "rloo": RLOO,
+    "reinforce_pp": ReinforcePP,
+    "ppo": PPO,
     "sft": SFT,
     "reward_model": RewardModel,
     "dpo": DPO,

@@ -52,6 +52,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "audit": ("rlhf_cluster.cli.audit:audit", "Prove from its ledger that a job lost and repeated no prompt."),
     "replay": ("rlhf_cluster.cli.replay:replay", "Compute a step of a job once more and compare its loss."),
     "plan": ("rlhf_cluster.cli.plan:plan", "Show a job's batch arithmetic and placement; start nothing."),
+    "pipeline": ("rlhf_cluster.cli.pipeline:pipeline", "Run stages that feed each other; show a model's lineage."),
     "eval": ("rlhf_cluster.cli.eval:evaluate", "Run a job's held-out evaluation only."),
     "chat": ("rlhf_cluster.cli.chat:chat", "Talk to a checkpoint, streamed."),
     "recipes": ("rlhf_cluster.cli.recipes:recipes", "List and show the jobs that ship with this package."),

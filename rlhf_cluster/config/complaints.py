@@ -19,15 +19,15 @@ SHOWN = reprlib.Repr()
 SHOWN.maxstring = SHOWN.maxother = 120
 
 
-def describe(problem: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
-    """`problem` is one of `ValidationError.errors()`, `tree` the job as it was read."""
+def describe(problem: Mapping[str, Any], tree: Mapping[str, Any], *, root: type[BaseModel] = JobConfig) -> str:
+    """`problem` is one of `ValidationError.errors()`, `tree` the job as it was read; `root` is what its file holds."""
     location = list(problem["loc"])
     if problem["type"] == "extra_forbidden":
-        where, known = follow(location[:-1], tree)
+        where, known = follow(location[:-1], tree, root=root)
         allowed = f"; known: {', '.join(sorted(known))}" if known else ""
         key = ".".join([*where, str(location[-1])])
         return f"{key}: unknown key{did_you_mean(location[-1], known) or allowed}"
-    where = ".".join(follow(location, tree)[0]) or "job"
+    where = ".".join(follow(location, tree, root=root)[0]) or "job"
     if problem["type"] == "missing":
         return f"{where}: missing, and it has no default"
     if problem["type"] == "union_tag_not_found":
@@ -41,11 +41,23 @@ def describe(problem: Mapping[str, Any], tree: Mapping[str, Any]) -> str:
     return f"{where} = {SHOWN.repr(problem['input'])}: {message[:1].lower()}{message[1:]}"
 
 
-def follow(location: Sequence[Any], tree: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def follow(
+    location: Sequence[Any], tree: Mapping[str, Any], *, root: type[BaseModel] = JobConfig
+) -> tuple[list[str], list[str]]:
     """The keys of `location` as they stand in the file, without the tags that unions put between them, and the keys
     that are allowed there ([] where that is no table of ours)."""
+    written, annotation = _walk(location, tree, root=root)
+    models = models_of(annotation)
+    fields = models[0].model_fields if len(models) == 1 else {}
+    return written, [field.alias or name for name, field in fields.items()]
+
+
+def _walk(
+    location: Sequence[Any], tree: Mapping[str, Any], *, root: type[BaseModel] = JobConfig
+) -> tuple[list[str], Any]:
+    """The keys as written, and the annotation of what stands there."""
     written: list[str] = []
-    annotation: Any = JobConfig
+    annotation: Any = root
     for part in location:
         choices = {_tag(model): model for model in models_of(annotation)}
         if len(choices) > 1 and part in choices:
@@ -53,8 +65,7 @@ def follow(location: Sequence[Any], tree: Mapping[str, Any]) -> tuple[list[str],
             continue
         written.append(str(part))
         annotation = _below(annotation, part, tree)
-    models = models_of(annotation)
-    return written, list(models[0].model_fields) if len(models) == 1 else []
+    return written, annotation
 
 
 def models_of(annotation: Any) -> list[type[BaseModel]]:
@@ -74,6 +85,8 @@ def _below(annotation: Any, part: Any, tree: Mapping[str, Any]) -> Any:
     if len(models) == 1 and part in models[0].model_fields:
         below = models[0].model_fields[part].annotation
         return _algorithm_of(tree) if below is Algorithm else below
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
     return get_args(annotation)[0] if isinstance(part, int) and get_origin(annotation) is tuple else None
 
 
@@ -91,10 +104,7 @@ def _tag(model: type[BaseModel]) -> str:
 
 
 def _tags(location: Sequence[Any], tree: Mapping[str, Any]) -> str:
-    annotation: Any = JobConfig
-    for part in location:
-        annotation = _below(annotation, part, tree)
-    return ", ".join(repr(_tag(model)) for model in models_of(annotation))
+    return ", ".join(repr(_tag(model)) for model in models_of(_walk(location, tree)[1]))
 
 
 def _names(expected: str) -> list[str]:

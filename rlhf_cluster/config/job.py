@@ -45,7 +45,7 @@ class JobConfig(Settings):
     """Name from `rlhf models list`, or a directory in Hugging Face format."""
     data: DataSettings
     """Where prompts come from."""
-    rollout: RolloutSettings
+    rollout: RolloutSettings = RolloutSettings()
     """The workers that generate."""
     rewards: tuple[RewardSettings, ...] = ()
     """What a completion is worth: a weighted sum of these."""
@@ -90,6 +90,28 @@ class JobConfig(Settings):
         if self.weights.transport != "auto":
             return self.weights.transport
         return "memory" if self.runtime == "local" else "object_store"
+
+    @property
+    def learn_from(self) -> str:
+        """`rollouts` or `data`."""
+        return self.train.learn_from or self.algorithm.learns_from[0]
+
+    @property
+    def generates(self) -> bool:
+        """Whether the policy answers prompts: to learn from its answers, or to have them scored now and then."""
+        return self.learn_from == "rollouts" or (
+            self.data.eval is not None and bool(self.rewards) and self.algorithm.model != "reward_model"
+        )
+
+    @property
+    def has_reward_servers(self) -> bool:
+        """A recorded completion brings its reward along; what the policy answers is scored."""
+        return bool(self.rewards) and self.generates
+
+    @property
+    def temperature(self) -> float:
+        """The learner and the reference divide logits by it: that of the sampling, and 1 where nothing is sampled."""
+        return self.rollout.temperature if self.learn_from == "rollouts" else 1.0
 
     @property
     def max_in_flight(self) -> int:
@@ -158,7 +180,7 @@ def _transport_suits_runtime(job: JobConfig) -> str | None:
 
 
 def _algorithm_has_its_reward(job: JobConfig) -> str | None:
-    if "reward" in job.algorithm.needs and not job.rewards:
+    if "reward" in job.algorithm.needs and not job.rewards and job.learn_from == "rollouts":
         name = type_name(job.algorithm)
         return f"algorithm.type = {name!r} needs a reward and rewards is empty: add a [[rewards]] table"
     return None
@@ -166,7 +188,7 @@ def _algorithm_has_its_reward(job: JobConfig) -> str | None:
 
 def _group_is_large_enough(job: JobConfig) -> str | None:
     least = job.algorithm.min_completions
-    if job.train.completions_per_prompt < least:
+    if job.train.completions_per_prompt < least and job.learn_from == "rollouts":
         return (
             f"train.completions_per_prompt = {job.train.completions_per_prompt} with algorithm.type = "
             f"{type_name(job.algorithm)!r}, which compares completions of one prompt: set it to {least} or more"
@@ -199,7 +221,28 @@ def _autoscale_has_room(job: JobConfig) -> str | None:
     return None
 
 
+def _algorithm_learns_from_that(job: JobConfig) -> str | None:
+    possible = job.algorithm.learns_from
+    if job.learn_from not in possible:
+        return (
+            f"train.learn_from = {job.learn_from!r} with algorithm.type = {type_name(job.algorithm)!r}, which learns "
+            f"from {' or '.join(possible)}: leave learn_from out, or choose another algorithm"
+        )
+    return None
+
+
+def _data_has_no_age(job: JobConfig) -> str | None:
+    if job.learn_from == "data" and job.train.max_staleness > 0:
+        return (
+            f"train.max_staleness = {job.train.max_staleness} in a job that learns from data, which no policy sampled: "
+            "leave it out"
+        )
+    return None
+
+
 CHECKS: tuple[Any, ...] = (
+    _algorithm_learns_from_that,
+    _data_has_no_age,
     _autoscale_has_room,
     _ranks_need_ddp,
     _ranks_need_processes,

@@ -108,28 +108,33 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, raw = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r} is not of the form key=value, such as train.num_steps=5")
-    *parents, last = key.strip().split(".")
+    set_key(tree, key.strip(), _value(raw), said=f"override {override!r}")
+
+
+def set_key(tree: dict[str, Any], key: str, value: Any, *, said: str) -> None:
+    """Set one dotted key in place; tables that are not there are made. `said` names the wish in errors."""
+    *parents, last = key.split(".")
     node: Any = tree
     for part in parents:
-        node = _child(node, part, override)
+        node = _child(node, part, said)
     if isinstance(node, list):
-        node[_index(node, last, override)] = _value(raw)
+        node[_index(node, last, said)] = value
     else:
-        node[last] = _value(raw)
+        node[last] = value
 
 
-def _child(node: Any, part: str, override: str) -> Any:
+def _child(node: Any, part: str, said: str) -> Any:
     if isinstance(node, list):
-        return node[_index(node, part, override)]
+        return node[_index(node, part, said)]
     child = node.setdefault(part, {})
     if not isinstance(child, dict | list):
-        raise ConfigError(f"override {override!r}: {part} is the value {child!r}, not a table")
+        raise ConfigError(f"{said}: {part} is the value {child!r}, not a table")
     return child
 
 
-def _index(node: list[Any], part: str, override: str) -> int:
+def _index(node: list[Any], part: str, said: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(node):
-        raise ConfigError(f"override {override!r}: {part!r} is no index of a list of {len(node)}")
+        raise ConfigError(f"{said}: {part!r} is no index of a list of {len(node)}")
     return int(part)
 
 

@@ -10,14 +10,17 @@ from rlhf_cluster.settings import Settings
 
 
 class TrainSettings(Settings):
-    """How much is generated for an optimizer step, and how old it may be."""
+    """What a step learns from, how much of it, and how old it may be."""
 
+    learn_from: Literal["rollouts", "data"] | None = None
+    """`rollouts`: completions that the policy generates for the prompts of `data.train`. `data`: those that
+    `data.train` holds, demonstrations or preferences. None is what the algorithm is for."""
     num_steps: int = Field(ge=1, le=2**31 - 1)
-    """Optimizer steps of the whole job."""
+    """Steps of the whole job."""
     prompts_per_step: int = Field(ge=1)
-    """Rollout groups in one batch."""
-    completions_per_prompt: int = Field(ge=1)
-    """Size of a group."""
+    """Groups in one batch: rollout groups, or examples of the data."""
+    completions_per_prompt: int = Field(1, ge=1)
+    """Size of a rollout group."""
     max_staleness: int = Field(0, ge=0)
     """Most versions that a token may lag behind the version it trains. 0 is synchronous: generate, then learn."""
     learn_early: bool = True
@@ -34,6 +37,8 @@ class EvaluationSettings(Settings):
     """Taken from the start of `data.eval`."""
     completions_per_prompt: int = Field(4, ge=1)
     """Completions drawn for each."""
+    num_examples: int = Field(256, ge=1)
+    """Recorded examples taken from the start of `data.eval`, by a job that learns from data."""
     temperature: float = Field(1.0, ge=0)
     """0 is greedy."""
 

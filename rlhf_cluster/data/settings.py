@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from rlhf_cluster.data.instructions import Instructions
 from rlhf_cluster.errors import ConfigError, did_you_mean
 from rlhf_cluster.settings import Settings
+
+TooLong = Literal["refuse", "skip", "cut"]
 
 BUILT_IN = ("positive_reviews", "word_world")
 
@@ -74,14 +77,57 @@ class ProceduralSource(RowSource):
         )
 
 
-Source = Annotated[JsonlSource | ParquetSource | DatasetSource | ProceduralSource, Field(discriminator="type")]
+PlainSource = Annotated[JsonlSource | ParquetSource | DatasetSource | ProceduralSource, Field(discriminator="type")]
+
+
+class MixturePart(Settings):
+    """One data set of a mixture."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Names it in reports and in the ids of its prompts."""
+    source: PlainSource
+    """Where its rows are."""
+    weight: float | None = Field(None, gt=0)
+    """Its share, relative to the other parts' weights. Without weights the share follows from the number of rows."""
+    instructions: Instructions | None = None
+    """How its rows are worded; as they are when not given."""
+
+
+class MixtureSource(Settings):
+    """Several data sets, each walked through in epochs of its own, drawn from at fixed rates."""
+
+    type: Literal["mixture"] = "mixture"
+    parts: tuple[MixturePart, ...] = Field(min_length=1)
+    """The data sets; a mixture is no part of another."""
+    max_rows: PositiveInt | None = None
+    """Where the share follows from the number of rows: count no part with more than these, so that a large one does not
+    drown the others."""
+    temperature: float = Field(1.0, gt=0)
+    """Where the share follows from the number of rows: 1 is in proportion, larger makes the parts more equal."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MixtureSource:
+        names = [part.name for part in self.parts]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"the mixture's parts are called {', '.join(names)}: give every part a name of its own")
+        weighted = [part.name for part in self.parts if part.weight is not None]
+        if weighted and len(weighted) < len(names):
+            raise ConfigError(f"of the mixture's parts only {', '.join(weighted)} have a weight: give all one, or none")
+        if weighted and (self.max_rows is not None or self.temperature != 1.0):
+            raise ConfigError("max_rows and temperature are for parts without weights: remove them, or the weights")
+        return self
+
+
+Source = Annotated[
+    JsonlSource | ParquetSource | DatasetSource | ProceduralSource | MixtureSource, Field(discriminator="type")
+]
 
 
 class DataSettings(Settings):
     """Prompts to train on and to evaluate with, and how they are worded."""
 
     train: Source
-    """Prompts to train on."""
+    """Prompts to train on; for algorithms that learn from data, with their recorded completions."""
     eval: Source | None = None
     """Held-out prompts; no evaluation when not given."""
     template: Literal["raw", "chat"] = "raw"
@@ -90,6 +136,11 @@ class DataSettings(Settings):
     """A system message in front of every chat; only with `template = "chat"`."""
     max_prompt_tokens: PositiveInt | None = None
     """Refuse longer prompts. The model's context minus one token is always a bound."""
+    max_tokens: PositiveInt | None = None
+    """Longest recorded example, prompt and completion together. The model's context is always a bound."""
+    too_long: TooLong = "refuse"
+    """What becomes of a longer one: `refuse` names the row and the job does not start, `skip` leaves the row out, `cut`
+    trains on the completion's beginning, without its end token."""
     shuffle: bool = True
     """A new order every epoch, from the job's seed; otherwise the order of the source."""
 

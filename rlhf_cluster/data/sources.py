@@ -10,17 +10,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from rlhf_cluster.data.chats import Messages, messages_of, prompt_in_chats
 from rlhf_cluster.data.settings import (
     DatasetSource,
     FileSource,
     JsonlSource,
     ParquetSource,
+    PlainSource,
     ProceduralSource,
-    Source,
 )
 from rlhf_cluster.errors import DataError, did_you_mean
-
-Messages = tuple[Mapping[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,29 +29,47 @@ class Row:
     number: int
     """Its place in the source, from 0."""
     prompt: str | Messages
-    """A text, or chat messages with `role` and `content`."""
+    """A text, or chat messages with `role` and `content`. What whole chats begin with, where a row has only those."""
     item: Mapping[str, Any] = field(default_factory=dict)
-    """The other columns."""
+    """The other columns; whole chats stay among them."""
+    part: str = ""
+    """The data set of a mixture that it is of."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from all other rows of the job, `"3"` or `"part:3"`."""
+        return f"{self.part}:{self.number}" if self.part else str(self.number)
+
+    @property
+    def where(self) -> str:
+        """Names it in a message."""
+        return f"{self.part} row {self.number}" if self.part else f"row {self.number}"
 
 
-def read_rows(source: Source) -> list[Row]:
+def read_rows(source: PlainSource, *, part: str = "") -> list[Row]:
     """All rows of a source, at most `num_rows`. Raises `DataError` naming the source and the row at fault."""
-    match source:
-        case JsonlSource():
-            name, columns = str(source.path), _jsonl(_existing(source))
-        case ParquetSource():
-            name, columns = str(source.path), _parquet(_existing(source))
-        case DatasetSource():
-            name, columns = str(source.path), _dataset(_existing(source), split=source.split)
-        case ProceduralSource():
-            name, columns = source.name, procedural(source)
+    name, columns = columns_in(source)
     limited = islice(columns, source.num_rows)
     rows = [
-        _row(each, number=number, prompt_column=source.prompt_column, name=name) for number, each in enumerate(limited)
+        _row(each, number=number, prompt_column=source.prompt_column, name=name, part=part)
+        for number, each in enumerate(limited)
     ]
     if not rows:
         raise DataError(f"{name} has no rows; a source needs at least one prompt")
     return rows
+
+
+def columns_in(source: PlainSource) -> tuple[str, Iterable[Mapping[str, Any]]]:
+    """What messages call the source, and its rows with whatever columns they have."""
+    match source:
+        case JsonlSource():
+            return str(source.path), _jsonl(_existing(source))
+        case ParquetSource():
+            return str(source.path), _parquet(_existing(source))
+        case DatasetSource():
+            return str(source.path), _dataset(_existing(source), split=source.split)
+        case ProceduralSource():
+            return source.name, procedural(source)
 
 
 def procedural(source: ProceduralSource) -> Iterable[Mapping[str, Any]]:
@@ -145,30 +162,19 @@ def _existing(source: FileSource) -> Path:
     raise DataError(f"{source.path} does not exist (from {Path.cwd()}); correct the source's `path`")
 
 
-def _row(columns: Mapping[str, Any], *, number: int, prompt_column: str, name: str) -> Row:
+def _row(columns: Mapping[str, Any], *, number: int, prompt_column: str, name: str, part: str) -> Row:
+    where = f"{name} row {number}"
+    if columns.get(prompt_column) is None and (opening := prompt_in_chats(columns, where=where)):
+        return Row(number=number, prompt=opening, item=columns, part=part)
     if prompt_column not in columns:
         raise DataError(
-            f"{name} row {number} has no column {prompt_column!r}{did_you_mean(prompt_column, columns)}; it has "
+            f"{where} has no column {prompt_column!r}{did_you_mean(prompt_column, columns)}; it has "
             f"{', '.join(columns)}: set prompt_column to one of them"
         )
     prompt = columns[prompt_column]
     item = {key: value for key, value in columns.items() if key != prompt_column}
     if isinstance(prompt, str):
         if not prompt.strip():
-            raise DataError(f"{name} row {number}: the prompt is empty")
-        return Row(number=number, prompt=prompt, item=item)
-    return Row(number=number, prompt=_messages(prompt, where=f"{name} row {number}"), item=item)
-
-
-def _messages(value: Any, *, where: str) -> Messages:
-    if not isinstance(value, list | tuple):
-        raise DataError(f"{where}: the prompt is {value!r}; it must be a text or a list of chat messages")
-    if not value:
-        raise DataError(f"{where}: the prompt is empty")
-    for message in value:
-        fields = message if isinstance(message, Mapping) else {}
-        if not isinstance(fields.get("role"), str) or not isinstance(fields.get("content"), str):
-            raise DataError(f"{where}: {message!r} is no chat message; it needs the texts `role` and `content`")
-    if not value[-1]["content"].strip():
-        raise DataError(f"{where}: the last message is empty")
-    return tuple(value)
+            raise DataError(f"{where}: the prompt is empty")
+        return Row(number=number, prompt=prompt, item=item, part=part)
+    return Row(number=number, prompt=messages_of(prompt, where=where), item=item, part=part)

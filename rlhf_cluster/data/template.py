@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rlhf_cluster.data.sources import Messages, Row
+from rlhf_cluster.data.chats import ASSISTANT, Messages
+from rlhf_cluster.data.sources import Row
 from rlhf_cluster.errors import DataError
 
 Tokenize = Callable[[Row], tuple[str, np.ndarray]]
@@ -23,41 +24,52 @@ def make_tokenize(tokenizer: Any, *, template: Literal["raw", "chat"] = "raw", s
     """
     if template == "raw":
         return lambda row: _encode(tokenizer, row, raw_text(row), add_special_tokens=True)
-    if not getattr(tokenizer, "chat_template", None):
-        raise DataError(
-            f'{tokenizer.name_or_path or "this tokenizer"} has no chat template: set data.template = "raw", '
-            "or use an instruction model"
-        )
+    require_template(tokenizer)
     return lambda row: _encode(tokenizer, row, chat_text(tokenizer, row, system=system), add_special_tokens=False)
 
 
 def raw_text(row: Row) -> str:
     if isinstance(row.prompt, str):
         return row.prompt
-    raise DataError(f'row {row.number} holds chat messages: set data.template = "chat"')
+    raise DataError(f'{row.where} holds chat messages: set data.template = "chat"')
 
 
 def chat_text(tokenizer: Any, row: Row, *, system: str | None) -> str:
-    """The chat so far, up to and with the opening of the assistant's turn. A row's own system message wins."""
-    messages = _chat(row.prompt)
-    if system is not None and messages[0]["role"] != "system":
-        messages = ({"role": "system", "content": system}, *messages)
-    if messages[-1]["role"] == "assistant":
-        raise DataError(f"row {row.number} ends with the assistant's message; a prompt must end where it has to answer")
+    """The chat so far, up to and with the opening of the assistant's turn."""
+    messages = with_system(row.prompt, system)
+    if messages[-1]["role"] == ASSISTANT:
+        raise DataError(f"{row.where} ends with the assistant's message; a prompt must end where it has to answer")
+    return render(tokenizer, messages, answer_next=True, where=row.where)
+
+
+def require_template(tokenizer: Any) -> None:
+    if not getattr(tokenizer, "chat_template", None):
+        raise DataError(
+            f'{tokenizer.name_or_path or "this tokenizer"} has no chat template: set data.template = "raw", '
+            "or use an instruction model"
+        )
+
+
+def with_system(prompt: str | Messages, system: str | None) -> Messages:
+    """A prompt as a chat, the system message in front. A row's own system message wins."""
+    messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+    if system is None or messages[0]["role"] == "system":
+        return messages
+    return ({"role": "system", "content": system}, *messages)
+
+
+def render(tokenizer: Any, messages: Messages, *, answer_next: bool, where: str) -> str:
+    """A chat in the words of the tokenizer's template; with `answer_next` the assistant's turn is opened after it."""
     from jinja2 import TemplateError
 
     try:
-        return tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        return tokenizer.apply_chat_template(list(messages), add_generation_prompt=answer_next, tokenize=False)
     except TemplateError as error:
-        raise DataError(f"row {row.number}: the chat template refuses it: {error}") from error
-
-
-def _chat(prompt: str | Messages) -> Messages:
-    return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else prompt
+        raise DataError(f"{where}: the chat template refuses it: {error}") from error
 
 
 def _encode(tokenizer: Any, row: Row, text: str, *, add_special_tokens: bool) -> tuple[str, np.ndarray]:
     token_ids = tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]
     if not token_ids:
-        raise DataError(f"row {row.number}: the prompt {text!r} has no tokens")
+        raise DataError(f"{row.where}: the prompt {text!r} has no tokens")
     return text, np.asarray(token_ids, dtype=np.int32)

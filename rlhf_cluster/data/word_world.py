@@ -93,16 +93,21 @@ def gold(prompt_text: str, completion_text: str) -> float:
     The task counts only when what stands between opening and ending is exactly the right answer. Raises `DataError`
     for a prompt that is none of this world's.
     """
-    text = " ".join(completion_text.split())
-    opener = next((phrase for phrase in POLITE_OPENERS + RUDE_OPENERS if f"{text} ".startswith(f"{phrase} ")), "")
-    ending = next((phrase for phrase in KIND_ENDINGS + CURT_ENDINGS if f" {text}".endswith(f" {phrase}")), "")
-    body = text.removeprefix(opener).removesuffix(ending).strip()
+    opening, body, ending = parts(completion_text)
     _, right = task(prompt_text)
     return (
         (1.0 if body == right else -1.0)
-        + (0.5 if opener in POLITE_OPENERS else -0.5)
+        + (0.5 if opening in POLITE_OPENERS else -0.5)
         + (0.5 if ending in KIND_ENDINGS else -0.5)
     )
+
+
+def parts(completion_text: str) -> tuple[str, str, str]:
+    """(opening, body, ending), words apart by one space; opening and ending are empty where they are none we know."""
+    text = " ".join(completion_text.split())
+    opening = next((phrase for phrase in POLITE_OPENERS + RUDE_OPENERS if f"{text} ".startswith(f"{phrase} ")), "")
+    ending = next((phrase for phrase in KIND_ENDINGS + CURT_ENDINGS if f" {text}".endswith(f" {phrase}")), "")
+    return opening, text.removeprefix(opening).removesuffix(ending).strip(), ending
 
 
 def task(prompt_text: str) -> tuple[str, str]:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.driver.checkpoints import Checkpoints, by_step
+from rlhf_cluster.data.stream import PromptStream
+from rlhf_cluster.driver.checkpoints import Checkpoints, by_step, moved_fields
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.control import Control
 from rlhf_cluster.driver.evaluate import Evaluator
+from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Statuses
 from rlhf_cluster.driver.fleet import Fleet
 from rlhf_cluster.driver.ledger.ledger import Ledger
@@ -22,8 +24,10 @@ from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.mailbox import Mailbox
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.prompts import JobPrompts
+from rlhf_cluster.driver.recorded import Recorded
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.driver.rollouts import Rollouts
+from rlhf_cluster.driver.sampler import Sampler
 from rlhf_cluster.driver.scoring import Scoring
 from rlhf_cluster.driver.sizes import Desired, Sizes
 from rlhf_cluster.driver.status_file import StatusFile
@@ -72,19 +76,20 @@ async def open_driver(
         fleet = Fleet(job, roles.rollout, ledger=ledger, clock=clock)
         learner.on_mended = fleet.renew
         scoring = Scoring(job, rewards=roles.reward, references=roles.reference)
-        rollouts = Rollouts(
-            job, fleet, scoring, ledger=ledger, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock
-        )
+        feed = _feed(setting, fleet, scoring, ledger=ledger, prompts=prompts)
         statuses = Statuses(roles, bound_s=job.limits.status_s)
         sizes = Sizes(job, roles.pools, job_dir=setting.job_dir, claim=setting.claim, desired=desired or {})
         pacing = Pacing(job, fleet, sizes, emit=emit, clock=clock)
         driver = Driver(
             job,
-            rollouts=rollouts,
+            feed=feed,
+            fleet=fleet,
             learner=learner,
             ledger=ledger,
-            evaluator=Evaluator(job, fleet, scoring, prompts=prompts.eval, decode=prompts.decode, clock=clock),
-            checkpoints=_checkpoints(setting),
+            evaluator=Evaluator(
+                job, Sampler(job, fleet, decode=prompts.decode), scoring, learner, prompts=prompts, clock=clock
+            ),
+            checkpoints=_checkpoints(setting, learner),
             role_figures=RoleFigures(statuses, clock),
             pacing=pacing,
             emit=emit,
@@ -95,11 +100,20 @@ async def open_driver(
         beside: dict[str, Coroutine[Any, Any, None]] = {f"drains of {p.role}s": scoring.follow(p) for p in pools}
         beside |= _control(setting, driver, roles, statuses) if serve_control else {}
         # The fleet first: groups that arrive while it ends are still begun to be scored.
-        async with aclosing(rollouts), aclosing(fleet), aclosing(driver), _running(beside, driver):
+        async with aclosing(feed), aclosing(fleet), aclosing(driver), _running(beside, driver):
             fleet.start()
             yield driver
     finally:
         ledger.close()
+
+
+def _feed(setting: Setting, fleet: Fleet, scoring: Scoring, *, ledger: Ledger, prompts: JobPrompts) -> Feed:
+    job, emit, clock = setting.job, setting.emit, setting.clock
+    if isinstance(prompts.train, PromptStream):
+        return Rollouts(
+            job, fleet, scoring, ledger=ledger, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock
+        )
+    return Recorded(job, scoring, ledger=ledger, examples=prompts.train, emit=emit, clock=clock)
 
 
 async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerReplica:
@@ -132,14 +146,19 @@ async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerRep
     return learner
 
 
-def _checkpoints(setting: Setting) -> Checkpoints:
+def _checkpoints(setting: Setting, learner: LearnerReplica) -> Checkpoints:
     settings = setting.job.checkpoint
+
+    def state() -> dict[str, Any]:
+        moved = moved_fields(learner.algorithm, since=setting.job.algorithm)
+        return {"algorithm": moved} if moved else {}
+
     return Checkpoints(
         setting.job_dir / CHECKPOINTS,
         keep=settings.keep,
         keep_best=settings.keep_best,
         best_by=settings.best_by,
-        state=dict,
+        state=state,
         clock=setting.clock,
         claim=setting.claim,
     )

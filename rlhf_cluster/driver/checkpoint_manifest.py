@@ -25,7 +25,7 @@ def seal(directory: Path, *, step: int, epoch: int) -> None:
     for file in sorted(directory.rglob("*")):
         if file.is_file():
             flush(file)
-            files[str(file.relative_to(directory))] = _described(file)
+            files[str(file.relative_to(directory))] = described(file)
         else:
             flush(file)
     manifest = {"step": step, "epoch": epoch, "files": files}
@@ -40,7 +40,7 @@ def verify(checkpoint: Path) -> None:
 
     Files that the manifest does not name are left alone. Reads every byte.
     """
-    for name, expected in _read(checkpoint)["files"].items():
+    for name, expected in sealed(checkpoint).items():
         file = checkpoint / name
         if not file.is_file():
             raise CheckpointCorrupt(f"{checkpoint} is not whole: {name} is missing")
@@ -48,7 +48,7 @@ def verify(checkpoint: Path) -> None:
         num_bytes = file.stat().st_size
         if num_bytes != expected["bytes"]:
             raise CheckpointCorrupt(f"{file} has {num_bytes} bytes, and {expected['bytes']} were written")
-        found = _described(file)
+        found = described(file)
         if found != expected:
             raise CheckpointCorrupt(
                 f"{file} has changed since it was written: its digest is {found['xxh3_128']}, "
@@ -65,7 +65,9 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _read(checkpoint: Path) -> dict[str, Any]:
+def sealed(checkpoint: Path) -> dict[str, dict[str, Any]]:
+    """Name -> `bytes` and `xxh3_128`, as written in the manifest, of every file. Reads the manifest alone, and raises
+    `CheckpointCorrupt` unless that is whole."""
     file = checkpoint / MANIFEST
     if not file.is_file():
         raise CheckpointCorrupt(f"{checkpoint} is not whole: {MANIFEST} is missing")
@@ -78,10 +80,11 @@ def _read(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointCorrupt(f"{file} has changed since it was written: its own digest is not that of its content")
     if not checkpoint.name.endswith(f"step-{manifest['step']:06d}"):
         raise CheckpointCorrupt(f"{checkpoint} is a checkpoint of step {manifest['step']} under another name")
-    return manifest
+    return manifest["files"]
 
 
-def _described(file: Path) -> dict[str, Any]:
+def described(file: Path) -> dict[str, Any]:
+    """Size and digest. Reads every byte."""
     digest, num_bytes = xxhash.xxh3_128(), 0
     with file.open("rb") as stream:
         while part := stream.read(READ_BYTES):

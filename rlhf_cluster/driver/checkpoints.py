@@ -22,6 +22,7 @@ from rlhf_cluster.errors import CheckpointCorrupt, StorageError
 from rlhf_cluster.records.events import CheckpointSaved
 
 if TYPE_CHECKING:
+    from rlhf_cluster.algorithms import Algorithm
     from rlhf_cluster.learner.group import LearnerGroup
 
 STATE_FILE = "driver_state.json"
@@ -207,6 +208,18 @@ def step_of(checkpoint: Path) -> int:
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / STATE_FILE).read_text())
+
+
+def algorithm_of(checkpoint: Path, *, default: Algorithm) -> Algorithm:
+    """For the batch after it; `default` where it says nothing, as it does when no coefficient has moved."""
+    fields = read_state(checkpoint).get("algorithm", {})
+    return default.model_copy(update=fields)
+
+
+def moved_fields(algorithm: Algorithm, *, since: Algorithm) -> dict[str, Any]:
+    """The hyper-parameters of `algorithm` that are no longer those of `since`, as JSON."""
+    now, before = algorithm.model_dump(mode="json"), since.model_dump(mode="json")
+    return {name: value for name, value in now.items() if value != before.get(name)}
 
 
 def read_metric(checkpoint: Path, name: str) -> float | None:

@@ -64,23 +64,23 @@ class Control:
         return ConfigError(f"no worker {worker_id!r} can be {done} now{hint}")
 
     def _pause(self, command: Pause) -> str:
-        self._driver.rollouts.pause()
+        self._driver.feed.pause()
         return f"paused at step {self._driver.step}: no new prompts go out, what is under way is finished and kept"
 
     def _resume(self, command: Resume) -> str:
-        if not self._driver.rollouts.paused:
+        if not self._driver.feed.paused:
             return "the job is not paused; it goes on"
-        self._driver.rollouts.go_on()
+        self._driver.feed.go_on()
         return f"resumed at step {self._driver.step}"
 
     def _checkpoint(self, command: Checkpoint) -> str:
         self._driver.wants_checkpoint = True
-        paused = ", once the job goes on: it is paused" if self._driver.rollouts.paused else ""
+        paused = ", once the job goes on: it is paused" if self._driver.feed.paused else ""
         return f"a checkpoint is written after step {max(1, self._driver.step_under_way)}{paused}"
 
     def _end(self, command: Stop) -> str:
         self._stop.set()
         # A paused job would not finish its step.
-        self._driver.rollouts.go_on()
+        self._driver.feed.go_on()
         step = self._driver.step_under_way
         return f"the job ends after step {step}, with a checkpoint" if step else "the job ends before its first step"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from rlhf_cluster.errors import RoleError
 from rlhf_cluster.records import Batch, RolloutGroup, WorkerStatus
 
 if TYPE_CHECKING:
-    from rlhf_cluster.driver.rollouts import Tally
+    from rlhf_cluster.driver.feed import Tally
     from rlhf_cluster.runtime.roles import Roles
 
 Result = TypeVar("Result")
@@ -23,7 +23,10 @@ Result = TypeVar("Result")
 def batch_figures(batch: Batch) -> dict[str, float]:
     """By metric name: rewards and their parts, lengths, staleness."""
     lengths = np.concatenate([group.lengths for group in batch.groups])
-    ages = [batch.step - group.oldest_version for group in batch.groups]
+    ages = [batch.step - group.oldest_version for group in batch.groups if len(group.versions)]
+    if not ages:
+        # Recorded: nobody sampled them, and what their rewards say is which of them people preferred.
+        return {"driver/batch_tokens": float(batch.num_tokens), "data/completion_length_mean": float(lengths.mean())}
     figures = {
         "driver/staleness_max": float(max(ages)),
         "driver/staleness_mean": float(np.mean(ages)),
@@ -43,7 +46,7 @@ def tally_figures(tally: Tally) -> dict[str, float]:
     }
 
 
-def reward_figures(groups: tuple[RolloutGroup, ...], *, prefix: str) -> dict[str, float]:
+def reward_figures(groups: Sequence[RolloutGroup], *, prefix: str) -> dict[str, float]:
     """`<prefix>/mean`, `<prefix>/std` over completions and `<prefix>/<name>` for each part.
 
     Invalid completions do not count; a figure of which nothing valid is left is not there.

@@ -114,6 +114,11 @@ class Fleet:
         """Workers that hold a proven version and take prompts, in the order in which they joined."""
         return [w.worker_id for w in self._workers.values() if w.proof is not None and not w.draining]
 
+    @property
+    def newest(self) -> WeightHandle | None:
+        """The version that was offered last."""
+        return self._newest
+
     def holds_newest(self, worker_id: str) -> bool:
         """Whether it serves the version that was offered last."""
         return self._newest is not None and self.version_of(worker_id) == self._newest.version

@@ -19,10 +19,11 @@ from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import Checkpoints
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.evaluate import Evaluator
+from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures, tally_figures
+from rlhf_cluster.driver.fleet import Fleet
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.replica import LearnerReplica
-from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.errors import RoleError, StorageError
 from rlhf_cluster.records import Adopted, Batch, StepReport
 from rlhf_cluster.records.events import CheckpointSaved, Evaluated, Event, Notice, Phase, StepDone
@@ -42,7 +43,8 @@ class Driver:
         self,
         job: JobConfig,
         *,
-        rollouts: Rollouts,
+        feed: Feed,
+        fleet: Fleet,
         learner: LearnerReplica,
         ledger: Ledger,
         evaluator: Evaluator,
@@ -55,7 +57,8 @@ class Driver:
     ) -> None:
         """`at` is called with the name of every transition that the driver is about to make."""
         self.job = job
-        self.rollouts = rollouts
+        self.feed = feed
+        self.fleet = fleet
         self.learner = learner
         self.ledger = ledger
         self.evaluator = evaluator
@@ -72,13 +75,17 @@ class Driver:
         self._role_figures = role_figures
         self._at = at
         self._saving: asyncio.Task[None] | None = None
-        self._on_head = learner.learn_head if job.train.learn_early and job.algorithm.by_group else None
+        may_learn_early = job.algorithm.by_group and job.algorithm.updates == (1, 1)
+        self._on_head = learner.learn_head if job.train.learn_early and may_learn_early else None
+        self._served: int | None = None
+        """The version that the rollout workers were given last."""
         self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Train until the last step, or until `stop` is set and the step under way is done."""
-        self._enter("handing the weights to the rollout workers")
-        await self._hand_over()
+        if self.job.learn_from == "rollouts":
+            self._enter("handing the weights to the rollout workers")
+            await self._hand_over()
         await self._evaluate_when(not stop.is_set())
         while self.step < self.job.train.num_steps and not stop.is_set():
             self._enter("training")
@@ -92,21 +99,21 @@ class Driver:
     async def train_step(self) -> None:
         """One optimizer step."""
         watch = Stopwatch(self.clock)
-        groups = await watch.time("driver/gather_s", self.rollouts.gather(self._on_head))
-        batch = Batch(step=self.step, groups=self.job.algorithm.credit(groups))
+        groups = await watch.time("driver/gather_s", self.feed.gather(self._on_head))
+        batch = await watch.time("driver/credit_s", self.learner.credited(self.step, groups))
         self._at("accept")
         self.ledger.accept(batch)
         self._at("update")
         report = await watch.time("driver/update_s", self.learner.update(batch))
         self._at("publish")
-        adopted = await watch.time("weights/hand_over_s", self._hand_over())
+        is_wanted = self.job.learn_from == "rollouts"
+        adopted = await watch.time("weights/hand_over_s", self._hand_over()) if is_wanted else []
         self.step += 1
         await self._report(batch, report, adopted, watch)
 
     async def evaluate_alone(self) -> Evaluated:
         """Hand the weights over and evaluate; nothing is trained."""
-        await self._hand_over()
-        return await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
+        return await self.evaluator.evaluate(step=self.step, feed=self.feed, hand_over=self._hand_over)
 
     async def aclose(self) -> None:
         """Give up the checkpoint that is still being written, and a learner being mended: the job ends without them."""
@@ -117,12 +124,16 @@ class Driver:
 
     async def _hand_over(self) -> list[Adopted]:
         """Publish the learner's version and have the workers adopt it; what they are generating goes on under it."""
+        if self._served == self.learner.num_applied:
+            return []
         handle = await self.learner.publish()
         self._at("adopt")
-        return await self.rollouts.fleet.offer(handle, publish_full=self.learner.publish_full)
+        adopted = await self.fleet.offer(handle, publish_full=self.learner.publish_full)
+        self._served = handle.version
+        return adopted
 
     async def _report(self, batch: Batch, report: StepReport, adopted: list[Adopted], watch: Stopwatch) -> None:
-        tally = self.rollouts.take_tally()
+        tally = self.feed.take_tally()
         metrics = {
             **batch_figures(batch),
             **tally_figures(tally),
@@ -130,11 +141,12 @@ class Driver:
             **watch.figures(),
             **await self._role_figures.since_last(),
             "driver/step_s": watch.total(),
-            "driver/groups_queued": float(self.rollouts.buffer.num_complete),
-            "weights/probe_gap": max((proof.probe_gap for proof in adopted), default=0.0),
-            "weights/adopt_s": max((proof.adopt_s for proof in adopted), default=0.0),
+            "driver/groups_queued": float(self.feed.line().num_complete),
         }
-        if not tally.was_paused:
+        if adopted:
+            metrics["weights/probe_gap"] = max(proof.probe_gap for proof in adopted)
+            metrics["weights/adopt_s"] = max(proof.adopt_s for proof in adopted)
+        if not tally.was_paused and self.job.learn_from == "rollouts":
             metrics |= self.pacing.observe(metrics, step=self.step)
         self.emit(
             StepDone(
@@ -143,9 +155,9 @@ class Driver:
         )
 
     async def _evaluate_when(self, due: bool) -> None:
-        if due and self.evaluator.prompts:
+        if due and self.evaluator.has_work:
             self._enter("evaluating")
-            self._evaluated = await self.evaluator.evaluate(step=self.step, rollouts=self.rollouts)
+            self._evaluated = await self.evaluator.evaluate(step=self.step, feed=self.feed, hand_over=self._hand_over)
             self.emit(self._evaluated)
 
     async def _save_when(self, due: bool) -> None:

@@ -6,7 +6,7 @@ job may be running.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,16 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
+from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.config.load import read_job
-from rlhf_cluster.driver.checkpoints import by_step, newest_verified, step_of
+from rlhf_cluster.driver.checkpoints import algorithm_of, by_step, newest_verified, step_of
+from rlhf_cluster.driver.credit import credited
 from rlhf_cluster.driver.ledger import group_bytes, read_history
 from rlhf_cluster.driver.ledger.batches import accepted_groups
 from rlhf_cluster.driver.ledger.rollout_log import read_group
 from rlhf_cluster.errors import ConfigError, LedgerCorrupt
 from rlhf_cluster.flow.history import History
 from rlhf_cluster.learner.group import LearnerGroup
-from rlhf_cluster.records import Batch
+from rlhf_cluster.records import Batch, RolloutGroup
 from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.bounds import within
 from rlhf_cluster.runtime.spec import JobSpecs
@@ -73,11 +75,11 @@ class FlightBundle:
             raise ConfigError(f"step {step} is older than what is kept: {self._possible()}")
         return checkpoint
 
-    def batch(self, step: int) -> Batch:
+    async def batch(self, step: int, algorithm: Algorithm, learner: LearnerGroup) -> Batch:
         """Credited, as the learner got it. Raises `LedgerCorrupt` when it is not the batch that was accepted."""
         accepted = self.history.steps[step].accepted
         groups = accepted_groups(self.history, step, read=partial(read_group, self.job_dir / "ledger"))
-        batch = Batch(step=step, groups=self.job.algorithm.credit(groups))
+        batch = Batch(step=step, groups=await credited(algorithm, groups, score=partial(self._scored, learner)))
         digest = group_bytes.batch_digest(batch.groups)
         if digest != accepted.digest:
             raise LedgerCorrupt(
@@ -85,6 +87,9 @@ class FlightBundle:
                 "groups were changed, or the algorithm gives other credit than it did then"
             )
         return batch
+
+    async def _scored(self, learner: LearnerGroup, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
+        return await within(self.job.limits.score_s, learner.score(groups), activity="scoring", **WHO)
 
     def logged_loss(self, step: int) -> float | None:
         """That of the first time, not of later replays."""
@@ -110,14 +115,16 @@ async def replay(job_dir: Path, *, step: int, tell: Callable[[str], None]) -> li
     bundle = FlightBundle.read(job_dir)
     checkpoint = bundle.start(step, tell=tell)
     limits = bundle.job.limits
+    algorithm = algorithm_of(checkpoint, default=bundle.job.algorithm) if checkpoint else bundle.job.algorithm
     done = []
     async with _learner(bundle.job) as learner:
         if checkpoint:
             await within(limits.start_s, learner.load(checkpoint), activity=f"loading {checkpoint.name}", **WHO)
         for number in range(step_of(checkpoint) if checkpoint else 0, step + 1):
-            batch = bundle.batch(number)
-            updating = learner.update(bundle.job.algorithm, batch)
+            batch = await bundle.batch(number, algorithm, learner)
+            updating = learner.update(algorithm, batch)
             report = await within(limits.update_s, updating, activity=f"updating on step {number}", **WHO)
+            algorithm = algorithm.adapted(batch.groups)
             done.append(
                 Replayed(
                     step=number,

@@ -7,14 +7,16 @@ same batches to the same weights; its losses are compared with those that were l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.driver.checkpoints import newest_verified
+from rlhf_cluster.driver.checkpoints import algorithm_of, newest_verified
 from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.driver.credit import credited
 from rlhf_cluster.errors import BadAnswer, RoleError
 from rlhf_cluster.records import Batch, RolloutGroup, StepReport, WeightHandle
 from rlhf_cluster.records.events import Event, LearnerRecovered, Notice
@@ -47,6 +49,8 @@ class LearnerReplica:
         self.host = host
         self.num_applied = 0
         """Batches that the learner has applied: the version it holds."""
+        self.algorithm = job.algorithm
+        """For the next batch: where a coefficient follows what is observed, no longer the job's own value."""
         self.on_mended: Callable[[WeightHandle], None] = lambda handle: None
         """Gets the weights that a new group has published, in the place of those that went with the old one."""
         self.until_saved: Callable[[], Awaitable[None]] = _at_once
@@ -88,6 +92,7 @@ class LearnerReplica:
         started_s = self._clock.monotonic()
         path = await self._newest_checkpoint(num_steps)
         self.num_applied = 0
+        self.algorithm = self.job.algorithm if path is None else algorithm_of(path, default=self.job.algorithm)
         if path is not None:
             load = self.host.group.load(path)
             await self._bounded(load, self.job.limits.start_s, f"loading {path.name}", counts_tokens=False)
@@ -107,15 +112,35 @@ class LearnerReplica:
         if self._is_mending:
             return
         group, step = self.host.group, self.num_applied
-        answer = group.accumulate(self.job.algorithm, self.job.algorithm.credit(groups), step=step)
+        answer = group.accumulate(self.algorithm, self.algorithm.credit(groups), step=step)
         activity = f"learning the head of step {step}"
         with suppress(RoleError):
             await self._bounded(answer, self.job.limits.update_s, activity, counts_tokens=True, group=group)
 
+    async def credited(self, step: int, groups: Sequence[RolloutGroup]) -> Batch:
+        """The batch of `step`, which has the groups."""
+        return Batch(step=step, groups=await credited(self.algorithm, groups, score=self.score))
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        """With the critic's `values`, or with `rewards` where a reward model is trained."""
+        return await self._surely(lambda group: self._scored(group, groups))
+
+    async def assess(self, groups: Sequence[RolloutGroup]) -> Mapping[str, float]:
+        """Loss and figures over credited groups that are not learned from."""
+
+        async def assessed(group: LearnerGroup) -> Mapping[str, float]:
+            answer = group.assess(self.algorithm, groups)
+            activity = f"assessing {len(groups)} held-out groups"
+            return await self._bounded(answer, self.job.limits.score_s, activity, counts_tokens=False, group=group)
+
+        return await self._surely(assessed)
+
     async def update(self, batch: Batch) -> StepReport:
         """The optimizer step of a batch that the ledger has accepted."""
-        report = await self._surely(lambda group: self._update(group, batch))
+        algorithm = self.algorithm
+        report = await self._surely(lambda group: self._update(group, batch, algorithm))
         self.num_applied = batch.step + 1
+        self.algorithm = algorithm.adapted(batch.groups)
         self._ledger.learned(report)
         return report
 
@@ -181,8 +206,9 @@ class LearnerReplica:
             return
 
     async def _replay(self, step: int) -> None:
-        batch = Batch(step=step, groups=self.job.algorithm.credit(self._ledger.groups(step)))
-        report = await self._update(self.host.group, batch)
+        group, algorithm = self.host.group, self.algorithm
+        groups = await credited(algorithm, self._ledger.groups(step), score=lambda groups: self._scored(group, groups))
+        report = await self._update(group, Batch(step=step, groups=groups), algorithm)
         before = self._ledger.history.steps[step].learned
         logged = before[0].loss if before else None
         loss = float(report.metrics["learner/loss"])
@@ -196,9 +222,15 @@ class LearnerReplica:
         self._ledger.learned(report)
         self.on_replayed(report)
         self.num_applied = step + 1
+        self.algorithm = algorithm.adapted(groups)
 
-    async def _update(self, group: LearnerGroup, batch: Batch) -> StepReport:
-        answer = group.update(self.job.algorithm, batch)
+    async def _scored(self, group: LearnerGroup, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        activity = f"scoring {len(groups)} groups"
+        answer = group.score(groups)
+        return await self._bounded(answer, self.job.limits.score_s, activity, counts_tokens=False, group=group)
+
+    async def _update(self, group: LearnerGroup, batch: Batch, algorithm: Algorithm) -> StepReport:
+        answer = group.update(algorithm, batch)
         activity = f"updating on step {batch.step}"
         report = await self._bounded(answer, self.job.limits.update_s, activity, counts_tokens=True, group=group)
         if report.version != batch.step + 1:

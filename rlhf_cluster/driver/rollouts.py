@@ -22,11 +22,12 @@ import numpy as np
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.data.stream import PromptStream
 from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.driver.feed import OnHead, Tally
 from rlhf_cluster.driver.fleet import Fleet
 from rlhf_cluster.driver.resending import Resending
 from rlhf_cluster.driver.scoring import DeadlyGroup, Scoring
 from rlhf_cluster.errors import DataError
-from rlhf_cluster.flow.buffer import Buffer
+from rlhf_cluster.flow.buffer import Buffer, BufferSnapshot
 from rlhf_cluster.flow.invalid_rate import InvalidRate
 from rlhf_cluster.records import Prompt, RolloutGroup, RolloutRequest
 from rlhf_cluster.records.events import Event, GroupDropped, PromptQuarantined, RewardFailed
@@ -36,22 +37,7 @@ if TYPE_CHECKING:
     from rlhf_cluster.driver.ledger.ledger import Ledger
 
 Decode = Callable[[Sequence[np.ndarray]], list[str]]
-OnHead = Callable[[Sequence[RolloutGroup]], Coroutine[Any, Any, None]]
 Score = Callable[[Sequence[RolloutGroup]], Awaitable[Sequence[RolloutGroup]]]
-
-
-@dataclass(slots=True, kw_only=True)
-class Tally:
-    """What came in since the last batch."""
-
-    num_tokens: int = 0
-    num_completions: int = 0
-    num_invalid: int = 0
-    num_dropped: int = 0
-    longest_s: float = 0.0
-    """From the last sending of a request to its answer."""
-    was_paused: bool = False
-    """For some of the time, so that its durations say nothing."""
 
 
 @dataclass(slots=True)
@@ -132,6 +118,9 @@ class Rollouts:
             del self._open[group.request_id]
         self.feed()
         return groups
+
+    def line(self) -> BufferSnapshot:
+        return self.buffer.snapshot()
 
     def take_tally(self) -> Tally:
         tally, self.tally = self.tally, Tally(was_paused=self.paused)

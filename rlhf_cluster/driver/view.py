@@ -51,7 +51,7 @@ class Views:
             self._asked_s = clock.monotonic()
             await self._statuses.ask()
         newest = self._statuses.newest
-        line = driver.rollouts.buffer.snapshot()
+        line = driver.feed.line()
         return JobView(
             time_s=clock.time(),
             epoch=self._epoch,
@@ -62,7 +62,7 @@ class Views:
             num_steps=driver.job.train.num_steps,
             num_in_flight=line.num_in_flight,
             num_complete=line.num_complete,
-            waiting_for=driver.rollouts.waiting_for(),
+            waiting_for=driver.feed.waiting_for(),
             bottleneck=self._pacing.sentence,
             pools=(
                 *(self._pool(name, pool.view(newest)) for name, pool in self._roles.pools.items()),
@@ -82,7 +82,7 @@ class Views:
     def _state(self) -> str:
         if self._stop.is_set():
             return "stopping"
-        return "paused" if self._driver.rollouts.paused else "running"
+        return "paused" if self._driver.feed.paused else "running"
 
 
 class Ranks:

@@ -1,4 +1,4 @@
-"""The clipped surrogate of PPO and its variants, per token.
+"""The clipped surrogate of PPO and its variants, and the clipped weight of CISPO, per token.
 
 `ratio_N` is float [N], `exp(logprobs - old_logprobs)`, and carries the gradient; `advantages_N` is float [N] without
 one. Nothing is masked or averaged here: `reduce` holds the weights.
@@ -34,3 +34,15 @@ def is_clipped(ratio_N: torch.Tensor, advantages_N: torch.Tensor, *, low: float,
     bounds on the other side is still pulled back. Dual clipping is not counted.
     """
     return ((ratio_N > 1.0 + high) & (advantages_N > 0)) | ((ratio_N < 1.0 - low) & (advantages_N < 0))
+
+
+def cispo_loss(
+    logprobs_N: torch.Tensor, ratio_N: torch.Tensor, advantages_N: torch.Tensor, *, low: float, high: float
+) -> torch.Tensor:
+    """CISPO (MiniMax-M1, arXiv:2506.13585, equation 4), negated: `-sg(clip(r, 1 - low, 1 + high)) A logprob`.
+
+    float [N]; sg stops the gradient. The weight is clipped, never the gradient: every token goes on teaching, those
+    that became much likelier with a bounded weight. `low = 1` bounds nothing below, as in the paper. `1 + high` is the
+    bound itself; TRL's `epsilon_high` for this loss is that bound, 1 more than ours.
+    """
+    return -ratio_N.detach().clamp(1.0 - low, 1.0 + high) * advantages_N * logprobs_N

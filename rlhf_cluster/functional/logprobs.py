@@ -31,9 +31,10 @@ def chosen_logprobs(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """`log_softmax(hidden @ weight.T / temperature)` at `targets_N` (int64 [N]): float32 [N], in nats.
 
-    Also the entropy of each row's distribution, float32 [N] without a gradient, or None unless asked for. Gradients
-    reach hidden and weight. At most `chunk` rows of logits exist at a time: up to that many they are kept for the
-    backward pass (`chunk * V` elements), beyond it every chunk is multiplied out a second time instead.
+    Also the entropy of each row's distribution over the whole vocabulary (at `temperature`, in nats), float32 [N], or
+    None unless asked for: it costs a pass over the logits, and another one backward if its gradient is used. Gradients
+    reach hidden and weight from both. At most `chunk` rows of logits exist at a time: up to that many they are kept for
+    the backward pass (`chunk * V` elements), beyond it every chunk is multiplied out a second time instead.
 
     The product runs in the dtype of autocast where that is on, else of `hidden_ND`; softmax and sum run in float32 (in
     float64 for float64 input).
@@ -52,7 +53,8 @@ def chosen_logprobs(
 
 
 class _ChosenLogprobs(torch.autograd.Function):
-    """One chunk of C rows. d logprob / d logits = (onehot(target) - softmax(logits / T)) / T."""
+    """One chunk of C rows. With p = softmax(logits / T):
+    d logprob / d logits = (onehot(target) - p) / T and d entropy / d logits = -p (log p + entropy) / T."""
 
     @staticmethod
     def forward(ctx, hidden_CD, weight_VD, targets_C, temperature, keep, want_entropy):
@@ -62,31 +64,49 @@ class _ChosenLogprobs(torch.autograd.Function):
         entropy_C = torch.empty_like(logprobs_C) if want_entropy else None
         for rows in _slices(logits_CV):
             scaled = _scaled(logits_CV[rows], temperature)
-            logprobs_C[rows] = -cross_entropy(scaled, targets_C[rows], reduction="none")
-            if entropy_C is not None:
+            if entropy_C is None:
+                logprobs_C[rows] = -cross_entropy(scaled, targets_C[rows], reduction="none")
+            else:
                 all_logprobs = scaled.log_softmax(-1)
-                entropy_C[rows] = -(all_logprobs.exp() * all_logprobs).sum(-1)
-        ctx.save_for_backward(hidden_CD, weight_VD, targets_C)
+                logprobs_C[rows] = all_logprobs.gather(1, targets_C[rows].unsqueeze(1)).squeeze(1)
+                entropy_C[rows] = -(all_logprobs.exp().mul_(all_logprobs)).sum(-1)
+        ctx.save_for_backward(hidden_CD, weight_VD, targets_C, entropy_C)
         ctx.temperature = temperature
         ctx.logits_CV = logits_CV if keep else None
-        if entropy_C is not None:
-            ctx.mark_non_differentiable(entropy_C)
+        ctx.set_materialize_grads(False)
         return logprobs_C, entropy_C
 
     @staticmethod
     def backward(ctx, *gradients):
-        grad_C = gradients[0]
-        hidden_CD, weight_VD, targets_C = ctx.saved_tensors
+        grad_C, entropy_grad_C = gradients
+        if grad_C is None and entropy_grad_C is None:
+            return None, None, None, None, None, None
+        grad_C = torch.zeros_like(entropy_grad_C) if grad_C is None else grad_C
+        hidden_CD, weight_VD, targets_C, entropy_C = ctx.saved_tensors
         # The kept logits turn into their own gradient in place, so a second backward pass has to compute them again.
         grad_CV = hidden_CD @ weight_VD.T if ctx.logits_CV is None else ctx.logits_CV
         ctx.logits_CV = None
         for rows in _slices(grad_CV):
             grad = (grad_C[rows] / ctx.temperature).unsqueeze(1)
-            wide = _scaled(grad_CV[rows], ctx.temperature).softmax(-1)
-            grad_CV[rows] = wide.mul_(-grad).scatter_add_(1, targets_C[rows].unsqueeze(1), grad)
+            scaled = _scaled(grad_CV[rows], ctx.temperature)
+            if entropy_grad_C is None:
+                wide = scaled.softmax(-1).mul_(-grad)
+            else:
+                entropy_grad = (entropy_grad_C[rows] / ctx.temperature).unsqueeze(1)
+                wide = _entropy_grad(scaled, entropy_C[rows].unsqueeze(1), entropy_grad, grad)
+            grad_CV[rows] = wide.scatter_add_(1, targets_C[rows].unsqueeze(1), grad)
         grad_hidden = grad_CV @ weight_VD if ctx.needs_input_grad[0] else None
         grad_weight = grad_CV.T @ hidden_CD if ctx.needs_input_grad[1] else None
         return grad_hidden, grad_weight, None, None, None, None
+
+
+def _entropy_grad(
+    scaled: torch.Tensor, entropy: torch.Tensor, entropy_grad: torch.Tensor, grad: torch.Tensor
+) -> torch.Tensor:
+    """`-p (entropy_grad (log p + entropy) + grad)`, everything of one slice."""
+    all_logprobs = scaled.log_softmax(-1)
+    probabilities = all_logprobs.exp()
+    return all_logprobs.add_(entropy).mul_(-entropy_grad).sub_(grad).mul_(probabilities)
 
 
 def _slices(logits_CV: torch.Tensor) -> Iterator[slice]:

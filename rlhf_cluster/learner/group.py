@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,10 @@ class Rank(Role, Protocol):
     async def accumulate(self, algorithm: Algorithm, groups: Sequence[RolloutGroup], *, step: int) -> None: ...
 
     async def update(self, algorithm: Algorithm, batch: Batch) -> StepReport: ...
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]: ...
+
+    async def assess(self, algorithm: Algorithm, groups: Sequence[RolloutGroup]) -> Mapping[str, float]: ...
 
     async def publish(self) -> WeightHandle | None: ...
 
@@ -49,6 +53,12 @@ class LearnerGroup:
 
     async def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
         return await self._all(lambda rank: rank.update(algorithm, batch))
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        return await self._all(lambda rank: rank.score(groups))
+
+    async def assess(self, algorithm: Algorithm, groups: Sequence[RolloutGroup]) -> Mapping[str, float]:
+        return await self._all(lambda rank: rank.assess(algorithm, groups))
 
     async def publish(self) -> WeightHandle:
         handle = await self._all(lambda rank: rank.publish())

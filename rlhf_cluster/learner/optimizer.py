@@ -12,13 +12,23 @@ if TYPE_CHECKING:
     from rlhf_cluster.learner.settings import OptimizerSettings
 
 
-def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable parameters; vectors (norms, biases) are not decayed."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+LR_SCALE = "lr_scale"
+"""Of a parameter group: its learning rate over that of the schedule."""
+
+
+def build_optimizer(
+    network: nn.Module, settings: OptimizerSettings, *, critic_lr: float | None = None
+) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters; vectors (norms, biases) are not decayed, and what is called `critic`
+    has a peak learning rate of its own."""
+    trainable = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
+    groups = []
+    for of_critic, scale in ((False, 1.0), (True, (critic_lr or settings.lr) / settings.lr)):
+        mine = [each for name, each in trainable if name.startswith("critic.") == of_critic]
+        groups += [
+            {"params": [p for p in mine if p.ndim > 1], "weight_decay": settings.weight_decay, LR_SCALE: scale},
+            {"params": [p for p in mine if p.ndim <= 1], "weight_decay": 0.0, LR_SCALE: scale},
+        ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=settings.lr,
@@ -38,21 +48,24 @@ def learning_rate(settings: OptimizerSettings, *, step: int, num_steps: int) -> 
     return settings.lr * ((1 - done) if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def freeze_lower_layers(language_model: nn.Module, *, train_last_layers: int | None, frozen_dtype: torch.dtype) -> None:
-    """Leave only the last N decoder layers and the final norm trainable; keep the rest in `frozen_dtype`.
+def freeze_lower_layers(model: nn.Module, *, train_last_layers: int | None, frozen_dtype: torch.dtype) -> None:
+    """Leave only the last N decoder layers, the final norm and the head of a classifier trainable; keep the rest in
+    `frozen_dtype`.
 
     Frozen weights need no fp32 master copy, and below the first trained layer autograd records nothing.
     """
     if train_last_layers is None:
         return
-    trunk: Any = language_model.base_model
+    trunk: Any = getattr(model, "base_model", model)
     if train_last_layers > len(trunk.layers):
         raise ValueError(
             f"learner.train_last_layers = {train_last_layers}, but this model has {len(trunk.layers)} layers: "
             "lower it, or leave it out to train everything"
         )
-    trained = {id(p) for module in (*trunk.layers[-train_last_layers:], trunk.norm) for p in module.parameters()}
-    for parameter in language_model.parameters():
+    head: Any = getattr(model, "score", None)
+    kept = (*trunk.layers[-train_last_layers:], trunk.norm, *([] if head is None else [head]))
+    trained = {id(p) for module in kept for p in module.parameters()}
+    for parameter in model.parameters():
         if id(parameter) not in trained:
             parameter.requires_grad_(False)
             parameter.data = parameter.data.to(frozen_dtype)

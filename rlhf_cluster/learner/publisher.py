@@ -118,7 +118,8 @@ class PolicyProbe:
     def __call__(self, manifest: WeightManifest, buffer: np.ndarray) -> LogitProbe:
         tokens = self._spec.probe_token_ids
         weights = {f"language_model.{name}": t.to(self._device) for name, t in unflatten(manifest, buffer)}
-        logprobs = torch.func.functional_call(self._network, weights, (_probe_microbatch(tokens),))
+        outputs = torch.func.functional_call(self._network, weights, (_probe_microbatch(tokens),))
+        logprobs = outputs.logprobs_N
         return LogitProbe(
             token_ids=tokens, logprobs=logprobs.float().cpu().numpy(), tolerance=self._spec.probe_tolerance
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,15 @@ import torch
 from torch import distributed
 
 from rlhf_cluster.algorithms import Algorithm
-from rlhf_cluster.data.packing import Microbatch, build_microbatch, rows_of
-from rlhf_cluster.data.plan import plan_microbatches
-from rlhf_cluster.errors import LearnerError
+from rlhf_cluster.data.packing import Microbatch
+from rlhf_cluster.errors import ConfigError, LearnerError
 from rlhf_cluster.learner.backends import open_backend
 from rlhf_cluster.learner.begun import StepBegun
 from rlhf_cluster.learner.columns import BatchColumns
+from rlhf_cluster.learner.layout import Layout
+from rlhf_cluster.learner.minibatches import minibatches
 from rlhf_cluster.learner.optimizer import build_optimizer, freeze_lower_layers, learning_rate
+from rlhf_cluster.learner.predictions import Predictions, assess, predict, weighted
 from rlhf_cluster.learner.publisher import open_publisher
 from rlhf_cluster.learner.spec import LearnerSpec
 from rlhf_cluster.learner.state import (
@@ -36,8 +39,8 @@ from rlhf_cluster.learner.state import (
     restore_generators,
 )
 from rlhf_cluster.learner.totals import Totals
-from rlhf_cluster.models.load import load_causal_lm
-from rlhf_cluster.models.policy import PolicyNetwork
+from rlhf_cluster.models.network import TrainedNetwork, open_network
+from rlhf_cluster.models.outputs import Outputs
 from rlhf_cluster.records import Batch, RolloutGroup, StepReport, WeightHandle
 from rlhf_cluster.weights.flat import DTYPES
 
@@ -59,19 +62,29 @@ class LearnerRank:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(spec.seed)
         settings = spec.settings
-        language_model = load_causal_lm(spec.model_path, dtype=torch.float32)
-        freeze_lower_layers(
-            language_model, train_last_layers=settings.train_last_layers, frozen_dtype=self._compute_dtype
+        critic = settings.critic
+        self.network = open_network(
+            spec.model,
+            spec.model_path,
+            temperature=spec.temperature,
+            logit_chunk_rows=settings.logit_chunk_rows,
+            critic_path=None if critic.trunk == "shared" else spec.critic_path or spec.model_path,
+            gradient_checkpointing=settings.gradient_checkpointing,
         )
-        if settings.gradient_checkpointing:
-            language_model.gradient_checkpointing_enable({"use_reentrant": False})
-            language_model.train()
-        self.network = PolicyNetwork(
-            language_model.to(self.device), temperature=spec.temperature, logit_chunk_rows=settings.logit_chunk_rows
-        )
-        self.backend = open_backend(settings.backend, self.network, build_optimizer(self.network, settings.optimizer))
+        self._freeze(self.network)
+        self.network.to(self.device)
+        optimizer = build_optimizer(self.network, settings.optimizer, critic_lr=critic.lr)
+        self.backend = open_backend(settings.backend, self.network, optimizer)
         self.publisher = open_publisher(spec, network=self.network, transport=transport, device=self.device)
+        self._layout = Layout(settings=settings, rank=rank, num_ranks=num_ranks, reads_last=self.network.reads_last)
         self._begun: StepBegun | None = None
+
+    def _freeze(self, network: TrainedNetwork) -> None:
+        trunk = getattr(getattr(network, "critic", None), "trunk", None)
+        for model in (network.exported, *([] if trunk is None else [trunk])):
+            freeze_lower_layers(
+                model, train_last_layers=self.spec.settings.train_last_layers, frozen_dtype=self._compute_dtype
+            )
 
     @property
     def _compute_dtype(self) -> torch.dtype:
@@ -87,40 +100,72 @@ class LearnerRank:
         self._begun = begun
 
     def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
-        """One optimizer step over the batch. Raises `LearnerError` when loss or gradient is not finite; then nothing
-        was applied and the version stays."""
+        """One optimizer step over the batch, or one for each of its minibatches and epochs. Raises `LearnerError` when
+        loss or gradient is not finite; then nothing of that minibatch was applied and the version stays."""
         started = time.perf_counter()
-        settings = self.spec.settings.optimizer
-        begun = self._begin(algorithm, batch.groups, step=batch.step)
-        early_tokens = begun.num_tokens
-        self._learn(begun, is_whole=True)
-        normaliser = algorithm.normaliser(batch.groups)
-        metrics = begun.totals.reduced(self.num_ranks, num_tokens=batch.num_tokens, normaliser=normaliser)
-        if not np.isfinite(metrics["learner/loss"]):
-            self.backend.clear_gradients()
-            raise LearnerError(f"step {batch.step}: the loss is {metrics['learner/loss']}; the step was not applied")
-        # Backends average gradients over ranks; the normaliser is of the whole batch.
-        self.backend.scale_gradients(self.num_ranks / normaliser)
-        lr = learning_rate(settings, step=batch.step, num_steps=self.spec.num_steps)
-        grad_norm = self.backend.step(lr=lr, max_grad_norm=settings.max_grad_norm)
-        if not np.isfinite(grad_norm):
-            raise LearnerError(f"step {batch.step}: the gradient norm is {grad_norm}; the step was not applied")
+        tokens_before = self._begun.tokens_before if self._begun else self.tokens_total
+        early_s = self._begun.early_s if self._begun else 0.0
+        lr = learning_rate(self.spec.settings.optimizer, step=batch.step, num_steps=self.spec.num_steps)
+        old_logprobs = None if algorithm.updates == (1, 1) else self._predict(batch.groups).logprobs
+        applied = [
+            self._apply(algorithm, minibatch, step=batch.step, lr=lr, old_logprobs=old)
+            for minibatch, old in minibatches(algorithm, batch, old_logprobs=old_logprobs, seed=self.spec.seed)
+        ]
         self.version += 1
-        self.tokens_total = begun.tokens_before + batch.num_tokens  # the other ranks' share too
+        self.tokens_total = tokens_before + batch.num_tokens  # the other ranks' share too
         update_s = time.perf_counter() - started
+        metrics = {name: float(np.mean([each[name] for each in applied])) for name in applied[0]}
         metrics |= {
-            "learner/grad_norm": grad_norm,
             "learner/lr": lr,
             "learner/update_s": update_s,
-            "learner/early_share": early_tokens / max(begun.num_tokens, 1),
-            "learner/tokens_per_s": batch.num_tokens / (begun.early_s + update_s),
+            "learner/tokens_per_s": batch.num_tokens * algorithm.updates[0] / (early_s + update_s),
         }
         return StepReport(step=batch.step, version=self.version, metrics=metrics)
 
-    def _begin(self, algorithm: Algorithm, groups: Sequence[RolloutGroup], *, step: int) -> StepBegun:
-        """The step as far as it was learned; anew where that was another one or of other groups. It is taken out, so
+    def _apply(
+        self,
+        algorithm: Algorithm,
+        groups: Sequence[RolloutGroup],
+        *,
+        step: int,
+        lr: float,
+        old_logprobs: Sequence[np.ndarray] | None,
+    ) -> dict[str, float]:
+        """One update of the optimizer. Returns its figures, `learner/...`."""
+        begun = self._begin(algorithm, groups, step=step, old_logprobs=old_logprobs)
+        early_tokens = begun.num_tokens
+        self._learn(begun, is_whole=True)
+        normaliser = algorithm.normaliser(groups)
+        metrics = begun.totals.reduced(
+            self.num_ranks,
+            num_tokens=sum(group.num_trained_tokens for group in groups),
+            num_groups=len(groups),
+            normaliser=normaliser,
+        )
+        if not np.isfinite(metrics["learner/loss"]):
+            self.backend.clear_gradients()
+            raise LearnerError(f"step {step}: the loss is {metrics['learner/loss']}; the step was not applied")
+        # Backends average gradients over ranks; the normaliser is of the whole batch.
+        self.backend.scale_gradients(self.num_ranks / normaliser)
+        grad_norm = self.backend.step(lr=lr, max_grad_norm=self.spec.settings.optimizer.max_grad_norm)
+        if not np.isfinite(grad_norm):
+            raise LearnerError(f"step {step}: the gradient norm is {grad_norm}; the step was not applied")
+        return metrics | {
+            "learner/grad_norm": grad_norm,
+            "learner/early_share": early_tokens / max(begun.num_tokens, 1),
+        }
+
+    def _begin(
+        self,
+        algorithm: Algorithm,
+        groups: Sequence[RolloutGroup],
+        *,
+        step: int,
+        old_logprobs: Sequence[np.ndarray] | None = None,
+    ) -> StepBegun:
+        """The update as far as it was learned; anew where that was another one or of other groups. It is taken out, so
         that an error on the way leaves nothing to go on from."""
-        columns = BatchColumns.of(algorithm, groups, device=self.device)
+        columns = BatchColumns.of(algorithm, groups, device=self.device, old_logprobs=old_logprobs)
         begun, self._begun = self._begun, None
         if begun is None or not begun.is_head_of(groups, columns, algorithm=algorithm, step=step):
             self.backend.clear_gradients()
@@ -138,32 +183,48 @@ class LearnerRank:
 
     def _learn(self, begun: StepBegun, *, is_whole: bool) -> None:
         """The microbatches that are not yet in the gradient: all, or those that further groups cannot change."""
-        settings = self.spec.settings
-        rows = rows_of(begun.groups, share_prompt=settings.packing == "prefix", max_row_tokens=settings.max_row_tokens)
-        planned = plan_microbatches(
-            rows, num_ranks=self.num_ranks, budget_tokens=settings.microbatch_tokens, is_whole=is_whole
-        )[self.rank]
-        for number in range(begun.num_microbatches, len(planned)):
-            microbatch = build_microbatch(begun.groups, planned[number])
-            with self.backend.accumulate(last=is_whole and number == len(planned) - 1):
+        left = self._layout.microbatches(
+            begun.groups,
+            whole_groups=begun.algorithm.whole_groups,
+            is_whole=is_whole,
+            after=begun.num_microbatches,
+        )
+        for microbatch, is_last in left:
+            with self.backend.accumulate(last=is_last):
                 self._forward_backward(begun, microbatch)
             begun.num_microbatches += 1
             begun.num_tokens += len(microbatch.origin_N)
             self.tokens_total += len(microbatch.origin_N)
 
     def _forward_backward(self, begun: StepBegun, microbatch: Microbatch) -> None:
-        logprobs_N = self._logprobs(microbatch)
-        weights_N = begun.columns.weights_of(microbatch)
-        token_loss = begun.algorithm.loss(begun.columns.tensors_of(microbatch, logprobs_N))
-        loss = (weights_N * token_loss.loss_N).sum()
+        outputs = self._forward(microbatch, want_entropy=begun.algorithm.wants_entropy)
+        parts = begun.algorithm.loss(begun.columns.tensors_of(microbatch, outputs))
+        loss = weighted(parts, begun.columns, microbatch)
         loss.backward()
-        begun.totals.add(loss.detach(), logprobs_N.detach(), token_loss.metrics)
+        begun.totals.add(loss.detach(), parts, outputs)
 
-    def _logprobs(self, microbatch: Microbatch) -> torch.Tensor:
+    def _forward(self, microbatch: Microbatch, *, want_entropy: bool = False) -> Outputs:
         # Entered for each forward: autocast keeps its bf16 copies of the weights until the outermost region ends, and
         # copies from before an optimizer step would be stale.
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.spec.settings.precision == "bf16"):
-            return self.backend.forward(microbatch)
+            return self.backend.forward(microbatch, want_entropy=want_entropy)
+
+    def _predict(self, groups: Sequence[RolloutGroup]) -> Predictions:
+        return predict(groups, forward=self._forward, layout=self._layout, device=self.device)
+
+    def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        """With `values` where there is a critic, or with `rewards` where a reward model is trained. All ranks together;
+        each gets the whole."""
+        found = self._predict(groups)
+        if found.scores is not None:
+            return tuple(replace(group, rewards=each) for group, each in zip(groups, found.scores, strict=True))
+        if found.values is None:
+            raise ConfigError("this learner trains a policy alone: it has neither values nor scores to tell")
+        return tuple(replace(group, values=each) for group, each in zip(groups, found.values, strict=True))
+
+    def assess(self, algorithm: Algorithm, groups: Sequence[RolloutGroup]) -> dict[str, float]:
+        """Loss and figures over credited groups that are not learned from, `learner/...`. All ranks together."""
+        return assess(algorithm, groups, forward=self._forward, layout=self._layout, device=self.device)
 
     def publish(self) -> WeightHandle | None:
         """Flatten, hash and hand the weights to the transport. None on all ranks but 0, which only take part."""
@@ -187,7 +248,7 @@ class LearnerRank:
             return Snapshot(rank=self.rank, policy=None, training=None, generators=generators)
         policy = Policy(
             weights=copy_weights(weights),
-            config=self.network.language_model.config,
+            config=self.network.exported.config,
             source=self.spec.model_path,
             dtype=DTYPES[self.spec.serving_dtype],
         )
@@ -197,6 +258,7 @@ class LearnerRank:
         training = {
             "version": self.version,
             "weights": {name: copy for name, copy in policy.weights if name in trained},
+            "beside": {name: copied(each) for name, each in self.network.beside() if each.requires_grad},
             "optimizer": copied(self.backend.optimizer_state()),
         }
         return Snapshot(rank=0, policy=policy, training=training, generators=generators_now(self.device))
@@ -207,9 +269,13 @@ class LearnerRank:
         state = read_training(path, device=self.device)
         self._begun = None
         with torch.no_grad():
-            for name, parameter in self.network.language_model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(state["weights"][name])
+            for kept, parameters in (
+                (state["weights"], self.network.exported.named_parameters()),
+                (state["beside"], self.network.beside()),
+            ):
+                for name, parameter in parameters:
+                    if parameter.requires_grad:
+                        parameter.copy_(kept[name])
         self.backend.load_optimizer_state(state["optimizer"])
         self.version = state["version"]
         restore_generators(path, rank=self.rank, device=self.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 from datetime import timedelta
 from functools import partial
@@ -67,6 +67,13 @@ class LearnerRole:
 
     async def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
         return await self._thread.run(f"updating on step {batch.step}", self._opened().update, algorithm, batch)
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        return await self._thread.run(f"scoring {len(groups)} groups", self._opened().score, groups)
+
+    async def assess(self, algorithm: Algorithm, groups: Sequence[RolloutGroup]) -> Mapping[str, float]:
+        activity = f"assessing {len(groups)} held-out groups"
+        return await self._thread.run(activity, self._opened().assess, algorithm, groups)
 
     async def publish(self) -> WeightHandle | None:
         return await self._thread.run("publishing weights", self._opened().publish)

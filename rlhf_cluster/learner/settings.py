@@ -28,6 +28,18 @@ class OptimizerSettings(Settings):
     """Gradients are scaled down to this global L2 norm."""
 
 
+class CriticSettings(Settings):
+    """The critic of an algorithm that has one, on the same ranks as the policy."""
+
+    trunk: Literal["own", "shared"] = "own"
+    """`own` is a second network, as large as the policy; `shared` reads the policy's hidden states, which costs nothing
+    and lets the value loss pull at the policy."""
+    model: str | None = None
+    """What its own trunk begins from, such as a reward model's directory; None is the policy's model."""
+    lr: float | None = Field(None, gt=0)
+    """Its peak learning rate; None is the optimizer's."""
+
+
 class LearnerSettings(Settings):
     """The group of ranks that holds the trained policy."""
 
@@ -60,6 +72,8 @@ class LearnerSettings(Settings):
     """Recompute activations in the backward pass: about 30 % more time for much less memory."""
     logit_chunk_rows: int = Field(1024, ge=1)
     """Rows of logits that exist at one time."""
+    critic: CriticSettings = CriticSettings()
+    """Of an algorithm that has one."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """AdamW, its learning rate and its bounds."""
     collective_timeout_s: float = Field(600.0, gt=0)

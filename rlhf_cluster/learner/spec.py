@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -25,6 +26,10 @@ class LearnerSpec:
     probe_token_ids: np.ndarray
     """int32 [T]."""
     probe_tolerance: float
+    model: Literal["policy", "policy_and_critic", "reward_model"] = "policy"
+    """What the algorithm trains."""
+    critic_path: Path | None = None
+    """What a critic's own trunk begins from; None is `model_path`."""
     full_every: int = 1
     """Every so many versions one is published whole, those between as deltas; 1 publishes all of them whole."""
     author: tuple[int, int] = (0, 0)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.gguf", "*.pt")
+OF_A_CHECKPOINT = ("MANIFEST.json", "driver_state.json", "lineage.json")
+"""What a model that another job made has beside it; true of that one alone."""
 
 
 def export_policy(
@@ -27,8 +29,9 @@ def export_policy(
     max_shard_bytes: int = 4 * 2**30,
 ) -> None:
     """Fill the existing directory `target`: weights in `dtype`, and all other files of `source`, as the tokenizer's."""
+    left_out = (*WEIGHTS, *OF_A_CHECKPOINT)
     for file in source.iterdir():
-        if file.is_file() and not any(file.match(pattern) for pattern in WEIGHTS):
+        if file.is_file() and not any(file.match(pattern) for pattern in left_out):
             shutil.copyfile(file, target / file.name)
     config.save_pretrained(target)
     config_file = target / "config.json"

@@ -39,6 +39,28 @@ def load_reward_model(path: Path, *, dtype: str) -> tuple[PreTrainedModel, PreTr
     return model, load_tokenizer(path)
 
 
+def load_trunk(path: Path, *, dtype: torch.dtype) -> PreTrainedModel:
+    """The network at `path` without its head, whichever that is: what a critic of its own begins from."""
+    from transformers import AutoModel
+
+    return _load(AutoModel, path, dtype=dtype, attn_implementation="sdpa").eval()
+
+
+def begin_reward_model(path: Path, *, dtype: torch.dtype) -> PreTrainedModel:
+    """A sequence classifier with one output to be trained, from a language model (its head then comes from torch's
+    random state) or from another reward model. Its padding is a token that no text ends with, where there is one."""
+    from transformers import AutoModelForSequenceClassification
+
+    model = _load(AutoModelForSequenceClassification, path, dtype=dtype, num_labels=1, attn_implementation="sdpa")
+    if not hasattr(model, "score"):
+        raise ModelError(f"{path} is a {model.config.model_type}: a reward model is trained from a decoder")
+    config, special = model.config, load_tokenizer(path).all_special_ids
+    if config.pad_token_id in (None, config.eos_token_id):
+        # Transformers reads the score at the last token that is no padding: it must not pass over an end token.
+        config.pad_token_id = next((each for each in special if each != config.eos_token_id), config.eos_token_id)
+    return model.eval()
+
+
 def max_context(path: Path) -> int:
     """`max_position_embeddings` of the model at `path`: the most tokens a sequence may have."""
     from transformers import AutoConfig

@@ -50,6 +50,21 @@ class Evaluated(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Generated(Event):
+    """How far a job that generates has come: it tells now and then, and at the end."""
+
+    task: str
+    """`preferences` or `constitution`."""
+    num_done: int
+    """Prompts that are done, those of which nothing was kept included."""
+    num_total: int
+    metrics: Mapping[str, float]
+    """Of everything in the file so far, by metric name, `<task>/what`."""
+    path: Path
+    """The file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupDropped(Event):
     """A group that will not be trained on; another prompt takes its place."""
 

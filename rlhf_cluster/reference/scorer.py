@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rlhf_cluster.compute_thread import ComputeThread
-from rlhf_cluster.data.packing import build_microbatch, rows_of
+from rlhf_cluster.data.packing import build_microbatch, by_group, rows_of
 from rlhf_cluster.data.plan import plan_microbatches
 from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.models.policy import PolicyNetwork
@@ -47,15 +47,15 @@ class ReferenceScorer:
     @torch.no_grad()
     def _score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
         assert self._network is not None, "start() comes first"
-        logprobs_N = np.zeros(sum(group.num_tokens for group in groups), np.float32)
+        logprobs_N = np.zeros(sum(group.num_trained_tokens for group in groups), np.float32)
         rows = rows_of(groups, share_prompt=True, max_row_tokens=MAX_ROW_TOKENS)
         [planned] = plan_microbatches(rows, num_ranks=1, budget_tokens=self.settings.microbatch_tokens)
         for members in planned:
             microbatch = build_microbatch(groups, members)
-            logprobs_N[microbatch.origin_N] = self._network(microbatch).float().cpu().numpy()
-        parts = np.split(logprobs_N, np.cumsum([group.num_tokens for group in groups])[:-1])
+            logprobs_N[microbatch.origin_N] = self._network(microbatch).logprobs_N.cpu().numpy()
         self.tokens_total += len(logprobs_N)
-        return tuple(replace(group, reference_logprobs=part) for group, part in zip(groups, parts, strict=True))
+        parts = zip(groups, by_group(groups, logprobs_N), strict=True)
+        return tuple(replace(group, reference_logprobs=part) for group, part in parts)
 
     async def status(self) -> WorkerStatus:
         return self._thread.status(ready=self._network is not None, tokens_total=self.tokens_total)

@@ -76,7 +76,7 @@ class DriverProcess:
         # A session of its own: who signals the relay's group means the relay, which then decides.
         with _open_log(path) as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "rlhf_cluster.relay.tied", str(os.getpid()), *(command or resume)),
+                *(sys.executable, "-m", "rlhf_cluster.tied", str(os.getpid()), *(command or resume)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

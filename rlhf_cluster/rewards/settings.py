@@ -95,17 +95,9 @@ class ModelReward(_Reward):
         return PurePath(self.path).name
 
 
-class HttpReward(_Reward):
-    """A remote service: POST `{"samples": [...]}`, which answers `{"rewards": [...]}`."""
+class RequestBounds(Settings):
+    """How patiently a web service is asked."""
 
-    type: Literal["http"] = "http"
-    url: str
-    """`http://` or `https://`. Redirects are not followed, and proxy variables of the environment are not used."""
-    headers: dict[str, str] = Field(default_factory=dict)
-    """Sent with every request. A value `env:NAME` is read from the server's environment, so that no secret stands in
-    the job file."""
-    batch_size: int = Field(default=64, ge=1)
-    """Samples in one request, at most."""
     num_concurrent: int = Field(default=8, ge=1)
     """Requests under way at once, at most."""
     time_limit_s: float = Field(default=60.0, gt=0)
@@ -119,16 +111,34 @@ class HttpReward(_Reward):
     max_body_bytes: int = Field(default=1 << 20, ge=1)
     """A longer answer is refused."""
 
+
+class HttpReward(RequestBounds, _Reward):
+    """A remote service: POST `{"samples": [...]}`, which answers `{"rewards": [...]}`."""
+
+    type: Literal["http"] = "http"
+    url: str
+    """`http://` or `https://`. Redirects are not followed, and proxy variables of the environment are not used."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Sent with every request. A value `env:NAME` is read from the server's environment, so that no secret stands in
+    the job file."""
+    batch_size: int = Field(default=64, ge=1)
+    """Samples in one request, at most."""
+
     @field_validator("url")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ConfigError(f"url {url!r} is no web address; it starts with http:// or https:// and names a host")
-        return url
+        return web_address(url)
 
     def _derived_name(self) -> str:
         return urlsplit(self.url).hostname or ""
+
+
+def web_address(url: str) -> str:
+    """The address as it is. Raises `ConfigError` for what is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ConfigError(f"url {url!r} is no web address; it starts with http:// or https:// and names a host")
+    return url
 
 
 def _type_of(reward: Any) -> str | None:

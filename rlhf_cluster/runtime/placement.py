@@ -128,6 +128,11 @@ def plan(job: JobConfig, machine: Machine | None = None) -> Plan:
 
 def _arithmetic(job: JobConfig) -> str:
     train = job.train
+    if job.learn_from == "data":
+        return (
+            f"{train.prompts_per_step} examples = 1 optimizer step; {train.num_steps} steps = "
+            f"{train.prompts_per_step * train.num_steps:,} examples of the data"
+        )
     num_sequences = train.prompts_per_step * train.completions_per_prompt
     return (
         f"{train.prompts_per_step} prompts x {train.completions_per_prompt} completions = {num_sequences} sequences = "
@@ -138,6 +143,8 @@ def _arithmetic(job: JobConfig) -> str:
 
 def _staleness(job: JobConfig) -> str:
     bound = job.train.max_staleness
+    if job.learn_from == "data":
+        return "from data: no policy sampled what is learned"
     if bound == 0:
         return "synchronous: every completion is trained on by the version that sampled it"
     return (
@@ -148,6 +155,8 @@ def _staleness(job: JobConfig) -> str:
 
 def _weights(job: JobConfig, size: ModelSize) -> str:
     num_bytes = size.num_parameters * (2 if job.serving_dtype == "bfloat16" else 4)
+    if not job.generates:
+        return f"{size.num_parameters:,} parameters stay with the learner: nothing is generated"
     return (
         f"{size.num_parameters:,} parameters travel as {job.serving_dtype} ({_mib(num_bytes)} a version) "
         f"by {job.transport}"
@@ -179,8 +188,10 @@ def _roles(job: JobConfig, size: ModelSize) -> list[RolePlan]:
 def _replicas(job: JobConfig) -> list[tuple[str, Any, int, int]]:
     """Role, its section of the job, replicas that the job cannot start without, and spares."""
     rollout, reward, reference, learner = job.rollout, job.reward_server, job.reference, job.learner
-    replicas: list[tuple[str, Any, int, int]] = [("rollout worker", rollout, rollout.num_workers, rollout.spares)]
-    if job.rewards:
+    replicas: list[tuple[str, Any, int, int]] = []
+    if job.generates:
+        replicas.append(("rollout worker", rollout, rollout.num_workers, rollout.spares))
+    if job.has_reward_servers:
         replicas.append(("reward server", reward, reward.num_workers, reward.spares))
     if "reference" in job.algorithm.needs:
         replicas.append(("reference scorer", reference, reference.num_workers, reference.spares))
@@ -220,6 +231,8 @@ def _learner_bytes(job: JobConfig, size: ModelSize) -> int:
     width = 2 if learner.precision == "bf16" else 4
     kept_layers = math.sqrt(layers) if learner.gradient_checkpointing else layers
     activations = ACTIVATION_BYTES * width / 2 * learner.microbatch_tokens * size.hidden_size * kept_layers
+    if job.algorithm.model == "policy_and_critic" and learner.critic.trunk == "own":
+        trained, activations = 2 * trained, 2 * activations
     logits = min(learner.logit_chunk_rows, learner.microbatch_tokens) * size.vocab_size * (width + 4)
     version = size.num_parameters * (2 if job.serving_dtype == "bfloat16" else 4)
     frozen = (size.num_parameters - trained) * width

@@ -28,11 +28,14 @@ class Roles:
     reference: Pool | None
     """None where the algorithm needs no reference."""
     learner: LearnerHost
+    generates: bool = True
+    """False for a job without anything to generate: its rollout pool is never started."""
 
     @property
     def pools(self) -> dict[str, Pool]:
         """By the name that `rlhf scale` takes."""
-        named = {"rollout": self.rollout, "reward": self.reward, "reference": self.reference}
+        rollout = self.rollout if self.generates else None
+        named = {"rollout": rollout, "reward": self.reward, "reference": self.reference}
         return {name: pool for name, pool in named.items() if pool is not None}
 
     async def start(self, *, one_process: bool) -> None:
@@ -138,7 +141,7 @@ def make_roles(
     needs_reference = "reference" in job.algorithm.needs
     return Roles(
         rollout=pool("rollout", "rollout worker", specs.rollout, job.rollout, adopts=True),
-        reward=pool("reward", "reward server", specs.reward, job.reward_server) if job.rewards else None,
+        reward=pool("reward", "reward server", specs.reward, job.reward_server) if job.has_reward_servers else None,
         reference=pool("reference", "reference scorer", specs.reference, job.reference) if needs_reference else None,
         learner=LearnerHost(
             runtime,
@@ -149,6 +152,7 @@ def make_roles(
             close_s=job.limits.close_s,
             monotonic=clock.monotonic,
         ),
+        generates=job.generates,
     )
 
 

@@ -102,7 +102,7 @@ class JobSpecs:
             arguments={
                 "settings": settings,
                 "model_path": resolve(settings.model or self.job.model),
-                "temperature": self.job.rollout.temperature,
+                "temperature": self.job.temperature,
                 "worker_id": worker_id,
             },
             cpus=settings.cpus,
@@ -138,12 +138,14 @@ def learner_spec(job: JobConfig, *, probe_token_ids: np.ndarray, author: tuple[i
     return LearnerSpec(
         settings=job.learner,
         model_path=resolve(job.model),
-        temperature=job.rollout.temperature,
+        temperature=job.temperature,
         num_steps=job.train.num_steps,
         seed=job.seed,
         serving_dtype=job.serving_dtype,
         probe_token_ids=probe_token_ids,
         probe_tolerance=job.probe_tolerance,
+        model=job.algorithm.model,
+        critic_path=resolve(job.learner.critic.model) if job.learner.critic.model else None,
         full_every=job.weights.full_every,
         author=author,
     )

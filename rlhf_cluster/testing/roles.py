@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,6 +97,20 @@ class FakeLearnerRank:
         self.batches.append(batch)
         self.version += 1
         return StepReport(step=batch.step, version=self.version, metrics={"learner/loss": float(self.version)})
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        """Every token is worth half of what its group's first reward is; none without rewards."""
+        self.calls.append("score")
+        worth = [0.0 if group.rewards is None else float(group.rewards[0]) / 2 for group in groups]
+        return tuple(
+            replace(group, values=np.full(group.num_tokens, value, np.float32))
+            for group, value in zip(groups, worth, strict=True)
+        )
+
+    async def assess(self, algorithm: Any, groups: Sequence[RolloutGroup]) -> Mapping[str, float]:
+        """The loss is the version."""
+        self.calls.append("assess")
+        return {"learner/loss": float(self.version)}
 
     async def publish(self) -> WeightHandle:
         """A true manifest with digests; the probe is empty, which the scripted engine passes by its digests."""

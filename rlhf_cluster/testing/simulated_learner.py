@@ -7,7 +7,7 @@ that versions, fingerprints, checkpoints and replays are real ones, and cheap.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,16 @@ class SimulatedRank(SimulatedRole):
         self.loss_history.append(loss)
         metrics = {"learner/loss": loss, "learner/grad_norm": 1.0, "learner/update_s": self.update_s * self.slowdown}
         return StepReport(step=batch.step, version=self.version, metrics=metrics)
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        """Values that follow from all it was ever trained on, so that a replay at another version would show."""
+        await self._answer()
+        value = int.from_bytes(self._trained[:3], "big") / 2**24
+        return tuple(replace(group, values=np.full(group.num_tokens, value, np.float32)) for group in groups)
+
+    async def assess(self, algorithm: Any, groups: Sequence[RolloutGroup]) -> Mapping[str, float]:
+        await self._answer()
+        return {"learner/loss": self.loss_history[-1] if self.loss_history else 0.0}
 
     async def publish(self) -> WeightHandle | None:
         await self._answer()
@@ -180,5 +190,5 @@ def _digest(trained: bytes, batch: Batch) -> bytes:
 
 def _columns(group: RolloutGroup) -> list[np.ndarray]:
     columns = (group.prompt.token_ids, group.lengths, group.token_ids, group.logprobs, group.versions)
-    filled = (group.rewards, group.reference_logprobs, group.advantages)
+    filled = (group.rewards, group.reference_logprobs, group.values, group.returns, group.advantages)
     return [*columns, *(column for column in filled if column is not None)]

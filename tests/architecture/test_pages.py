@@ -10,6 +10,9 @@ import pytest
 
 from rlhf_cluster.cli.main import VERBS
 from rlhf_cluster.config.load import check, find, parse
+from rlhf_cluster.pipeline.graph import OUTPUTS
+from rlhf_cluster.pipeline.load import load_pipelines
+from rlhf_cluster.pipeline.settings import PipelineConfig, StageSettings
 from rlhf_cluster.rewards.table import BUILT_IN
 
 ROOT = Path(__file__).parents[2]
@@ -48,9 +51,14 @@ def test_every_verb_that_a_page_names_exists(page):
     ("page", "block"),
     [(page.name, block) for page in PAGES for block in BLOCK.findall(text(page))],
 )
-def test_every_job_and_every_part_of_one_is_accepted(page, block):
+def test_every_job_every_part_of_one_and_every_pipeline_is_accepted(page, block, tmp_path):
     # An algorithm from an outside package is run by tests/system/test_documented_runs.py.
     shown = tomllib.loads(block.replace('"my_lab.rloo:RLOO"\ntis_cap', '"grpo"\ntis_cap'))
+    if "stages" in shown:
+        file = tmp_path / page.replace(".md", ".toml")
+        file.write_text(block)
+        load_pipelines(file)
+        return
     base = {} if "model" in shown else parse(find("word-world"))
     check({**base, **shown}, source=page)
 
@@ -58,3 +66,10 @@ def test_every_job_and_every_part_of_one_is_accepted(page, block):
 def test_every_built_in_reward_is_on_its_page():
     page = text(ROOT / "deploy" / "docs" / "rewards.md")
     assert [name for name in BUILT_IN if f"| `{name}` |" not in page] == []
+
+
+def test_every_key_of_a_pipeline_and_every_output_is_on_its_page():
+    page = text(ROOT / "deploy" / "docs" / "pipelines.md")
+    fields = [*PipelineConfig.model_fields.items(), *StageSettings.model_fields.items()]
+    assert [key for name, field in fields if f"| `{(key := field.alias or name)}` |" not in page] == []
+    assert [name for name in OUTPUTS if f"| `{name}` |" not in page] == []

@@ -135,9 +135,9 @@ def test_workers_come_and_go_under_load_and_nothing_is_lost(seed, tmp_path):
             await asyncio.sleep(6.0)
             roles.rollout.resize(size)
             await asyncio.sleep(4.0)
-            sizes.append(len(driver.rollouts.fleet.serving()))
+            sizes.append(len(driver.fleet.serving()))
             if seed % 2:
-                roles.rollout.drain(driver.rollouts.fleet.serving()[0]) if size > 1 else None
+                roles.rollout.drain(driver.fleet.serving()[0]) if size > 1 else None
 
     job.run(beside=scale)
     job.check()
@@ -167,7 +167,7 @@ def test_the_policy_is_switched_on_and_off_under_load_and_nothing_is_lost(seed, 
             for _ in range(5):
                 within.append(least <= roles.rollout.size <= most)
                 await asyncio.sleep(3.0)
-        within.append(len(driver.rollouts.fleet.serving()) == 1)
+        within.append(len(driver.fleet.serving()) == 1)
 
     job.run(beside=switch)
     job.check()
@@ -202,12 +202,12 @@ def test_a_paused_job_sends_nothing_out_and_goes_on_where_it_was(tmp_path):
 
     async def pause(driver, roles) -> None:
         await asyncio.sleep(10.0)
-        driver.rollouts.paused = True
+        driver.feed.paused = True
         await asyncio.sleep(500.0)
-        counts.append(driver.rollouts.buffer.snapshot().num_dispatched)
+        counts.append(driver.feed.buffer.snapshot().num_dispatched)
         await asyncio.sleep(500.0)
-        counts.append(driver.rollouts.buffer.snapshot().num_dispatched)
-        driver.rollouts.paused = False
+        counts.append(driver.feed.buffer.snapshot().num_dispatched)
+        driver.feed.paused = False
 
     assert job.run(beside=pause) > 1000
     assert counts[0] == counts[1] > 0

@@ -2,19 +2,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlhf_cluster.data.draws import Epochs
 from rlhf_cluster.data.sources import Row
 from rlhf_cluster.data.stream import PromptStream
 
 
 def stream(num_rows, *, seed, shuffle):
     rows = [Row(number=number, prompt=f"row {number}") for number in range(num_rows)]
-    return PromptStream(
-        rows,
-        lambda row: (row.prompt, np.array([row.number], np.int32)),
-        seed=seed,
-        max_prompt_tokens=1,
-        shuffle=shuffle,
-    )
+    draws = Epochs(rows, seed=seed, shuffle=shuffle)
+    return PromptStream(draws, lambda row: (row.prompt, np.array([row.number], np.int32)), max_prompt_tokens=1)
 
 
 streams = {"num_rows": st.integers(1, 30), "seed": st.integers(0, 2**32), "shuffle": st.booleans()}

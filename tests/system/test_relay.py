@@ -152,7 +152,7 @@ def service(word_world_home: Path, tmp_path: Path) -> Iterator[Service]:
 def driver_of(relay: subprocess.Popen[bytes]) -> psutil.Process:
     """The relay's child, which has become the command line by then."""
     [child] = wait(lambda: psutil.Process(relay.pid).children(), "the driver")
-    wait(lambda: "resume" in child.cmdline() and "rlhf_cluster.relay.tied" not in child.cmdline(), "its exec")
+    wait(lambda: "resume" in child.cmdline() and "rlhf_cluster.tied" not in child.cmdline(), "its exec")
     return child
 
 

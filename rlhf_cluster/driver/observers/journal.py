@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from rlhf_cluster.driver.json_lines import cut_torn_line
 from rlhf_cluster.driver.record_json import parse_object
 from rlhf_cluster.records import Invalid, RolloutGroup
 from rlhf_cluster.records.events import Evaluated, Event
@@ -32,7 +33,7 @@ class Journal:
     def __init__(self, job_dir: Path) -> None:
         job_dir.mkdir(parents=True, exist_ok=True)
         path = job_dir / FILE_NAME
-        _cut_torn_line(path)
+        cut_torn_line(path)
         # A prompt can hold a lone surrogate, which UTF-8 cannot; it must not end the journal.
         self._file = path.open("a", encoding="utf-8", errors="replace")
 
@@ -124,12 +125,3 @@ def _sample(group: RolloutGroup) -> dict[str, Any]:
         "completion": group.texts[0] if group.texts else "",
         "reward": None if group.rewards is None or not len(group.rewards) else _plain(group.rewards[0]),
     }
-
-
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    whole = path.read_bytes().rpartition(b"\n")
-    if whole[2]:
-        with path.open("r+b") as journal:
-            journal.truncate(len(whole[0]) + len(whole[1]))

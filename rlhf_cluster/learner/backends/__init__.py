@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     import torch
 
     from rlhf_cluster.learner.backends.base import Backend
-    from rlhf_cluster.models.policy import PolicyNetwork
+    from rlhf_cluster.models.network import TrainedNetwork
 
 
-def open_backend(name: str, network: PolicyNetwork, optimizer: torch.optim.Optimizer) -> Backend:
+def open_backend(name: str, network: TrainedNetwork, optimizer: torch.optim.Optimizer) -> Backend:
     """The backend that `learner.backend` names, around a network that is already the same on every rank."""
     if name == "plain":
         from rlhf_cluster.learner.backends.plain import PlainBackend

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     import torch
 
     from rlhf_cluster.data.packing import Microbatch
+    from rlhf_cluster.models.outputs import Outputs
 
 
 class Backend(Protocol):
-    def forward(self, microbatch: Microbatch) -> torch.Tensor:
-        """Log-probabilities float32 [N] of the microbatch's tokens, with a graph."""
+    def forward(self, microbatch: Microbatch, *, want_entropy: bool = False) -> Outputs:
+        """What the network says of the microbatch, with a graph."""
         ...
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:

@@ -12,18 +12,19 @@ from rlhf_cluster.learner.backends.plain import PlainBackend
 
 if TYPE_CHECKING:
     from rlhf_cluster.data.packing import Microbatch
-    from rlhf_cluster.models.policy import PolicyNetwork
+    from rlhf_cluster.models.network import TrainedNetwork
+    from rlhf_cluster.models.outputs import Outputs
 
 
 class DdpBackend(PlainBackend):
     """Differs from plain only in the wrapper: clipping and the optimizer see identical gradients on every rank."""
 
-    def __init__(self, network: PolicyNetwork, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, network: TrainedNetwork, optimizer: torch.optim.Optimizer) -> None:
         super().__init__(network, optimizer)
         self.replicated = DistributedDataParallel(network, broadcast_buffers=False)
 
-    def forward(self, microbatch: Microbatch) -> torch.Tensor:
-        return self.replicated(microbatch)
+    def forward(self, microbatch: Microbatch, *, want_entropy: bool = False) -> Outputs:
+        return self.replicated(microbatch, want_entropy=want_entropy)
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last else self.replicated.no_sync()

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rlhf_cluster.learner.optimizer import LR_SCALE
+
 if TYPE_CHECKING:
     from rlhf_cluster.data.packing import Microbatch
-    from rlhf_cluster.models.policy import PolicyNetwork
+    from rlhf_cluster.models.network import TrainedNetwork
+    from rlhf_cluster.models.outputs import Outputs
 
 
 class PlainBackend:
-    def __init__(self, network: PolicyNetwork, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, network: TrainedNetwork, optimizer: torch.optim.Optimizer) -> None:
         self.network = network
         self.optimizer = optimizer
 
-    def forward(self, microbatch: Microbatch) -> torch.Tensor:
-        return self.network(microbatch)
+    def forward(self, microbatch: Microbatch, *, want_entropy: bool = False) -> Outputs:
+        return self.network(microbatch, want_entropy=want_entropy)
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[None]:
         return nullcontext()
@@ -34,7 +37,7 @@ class PlainBackend:
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters(), max_grad_norm))
         if math.isfinite(norm):
             for group in self.optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group[LR_SCALE]
             self.optimizer.step()
         self.clear_gradients()
         return norm
@@ -46,7 +49,7 @@ class PlainBackend:
         self.optimizer.zero_grad(set_to_none=True)
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield from self.network.language_model.named_parameters()
+        yield from self.network.exported.named_parameters()
 
     def optimizer_state(self) -> dict[str, Any]:
         return self.optimizer.state_dict()

@@ -37,8 +37,10 @@ def ensure(connection: Connection, job_id: str, config: JobConfig) -> None:
 
 
 def _sizes(config: JobConfig) -> dict[str, int]:
-    sizes = {"rollout": config.rollout.num_workers, "learner": config.learner.num_ranks}
-    if config.rewards:
+    sizes = {"learner": config.learner.num_ranks}
+    if config.generates:
+        sizes["rollout"] = config.rollout.num_workers
+    if config.has_reward_servers:
         sizes["reward"] = config.reward_server.num_workers
     if "reference" in config.algorithm.needs:
         sizes["reference"] = config.reference.num_workers

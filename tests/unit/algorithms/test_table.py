@@ -39,8 +39,8 @@ def test_an_import_path_resolves_without_an_entry_in_the_table():
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"type": "gpro"}, "did you mean 'grpo'"),
-        ({"type": "zzz"}, "choose grpo, sft, .* or an import path"),
+        ({"type": "grpoo"}, "did you mean 'grpo'"),
+        ({"type": "zzz"}, "choose grpo, .*sft.*, or an import path"),
         ({}, "no type: choose grpo"),
         ({"type": 3}, "3 is unknown"),
         ("grpo", 'type = "grpo"'),

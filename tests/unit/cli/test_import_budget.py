@@ -52,6 +52,8 @@ def test_help_loads_nothing_but_click():
         (["pause", "./no-such-job"], 3),
         (["checkpoint", "./no-such-job"], 3),
         (["stop", "./no-such-job"], 3),
+        (["pipeline", "plan", "no-such.toml"], 3),
+        (["pipeline", "lineage", "no-such-model"], 3),
     ],
 )
 def test_light_verbs_and_refusals_load_nothing_heavy(arguments, expected_code):

@@ -37,6 +37,14 @@ CASES = {
         ["train.completions_per_prompt=1"],
         ["train.completions_per_prompt = 1", "algorithm.type = 'grpo'", "set it to 2 or more"],
     ),
+    "_algorithm_learns_from_that": (
+        ["train.learn_from=data"],
+        ["train.learn_from = 'data'", "algorithm.type = 'grpo'", "learns from rollouts", "leave learn_from out"],
+    ),
+    "_data_has_no_age": (
+        ["algorithm.type=sft", "train.max_staleness=1"],
+        ["train.max_staleness = 1", "learns from data", "leave it out"],
+    ),
     "_engine_serves_what_travels": (
         ["rollout.engine.type=vllm", "rollout.engine.dtype=float32", "learner.precision=bf16"],
         ["rollout.engine.dtype = 'float32'", "weights travel as bfloat16", "weights.dtype = 'float32'"],
@@ -72,6 +80,8 @@ def test_the_change_that_is_offered_helps(name):
         "_transport_suits_runtime": ["weights.transport=auto"],
         "_algorithm_has_its_reward": ['rewards=[{function="word_world"}]'],
         "_group_is_large_enough": ["train.completions_per_prompt=2"],
+        "_algorithm_learns_from_that": ["algorithm.type=sft"],
+        "_data_has_no_age": ["train.max_staleness=0"],
         "_engine_serves_what_travels": ["weights.dtype=float32"],
     }
     make_job([*CASES[name][0], *changes[name]])

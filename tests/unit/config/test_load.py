@@ -87,6 +87,10 @@ def test_an_override_that_leads_nowhere_is_quoted(override, says):
         ("algorithm.clip_hihg=2", "algorithm.clip_hihg: unknown key (did you mean 'clip_high'?)"),
         ("rewards.0.wieght=1", "rewards.0.wieght: unknown key (did you mean 'weight'?)"),
         ("data.train.sed=1", "data.train.sed: unknown key (did you mean 'seed'?)"),
+        (
+            'data.train={type="mixture", parts=[{name="a", weigth=1, source={type="jsonl", path="a.jsonl"}}]}',
+            "data.train.parts.0.weigth: unknown key (did you mean 'weight'?)",
+        ),
         ("learner.optimizer.qqq=1", "learner.optimizer.qqq: unknown key; known: betas, eps, lr"),
     ],
 )
@@ -100,7 +104,11 @@ def test_an_unknown_key_is_named_as_it_was_written_with_the_nearest_known_one(ov
         ("rollout.engine.type=vlm", "rollout.engine.type = 'vlm' (did you mean 'vllm'?): it is one of 'vllm'"),
         (
             'data.train={path="prompts.jsonl"}',
-            "data.train.type: missing; it is one of 'jsonl', 'parquet', 'dataset', 'procedural'",
+            "data.train.type: missing; it is one of 'jsonl', 'parquet', 'dataset', 'procedural', 'mixture'",
+        ),
+        (
+            'data.train={type="mixture", parts=[{name="a", source={path="a.jsonl"}}]}',
+            "data.train.parts.0.source.type: missing; it is one of 'jsonl', 'parquet', 'dataset', 'procedural'",
         ),
         ("data.train.type=jsnl", "data.train.type = 'jsnl' (did you mean 'jsonl'?)"),
         ("algorithm.type=grpoo", "algorithm type 'grpoo' is unknown (did you mean 'grpo'?)"),

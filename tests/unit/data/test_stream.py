@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from rlhf_cluster.data.draws import Drawn, Epochs
 from rlhf_cluster.data.sources import Row
-from rlhf_cluster.data.stream import PromptStream, prompts_in_order
+from rlhf_cluster.data.stream import PromptStream, prompts_once
 from rlhf_cluster.errors import DataError, PromptTooLong
 
 
@@ -14,8 +15,8 @@ def tokenize(row):
     return row.prompt, np.arange(len(row.prompt), dtype=np.int32)
 
 
-def stream(*lengths, **settings):
-    return PromptStream(rows(*lengths), tokenize, **{"seed": 0, "max_prompt_tokens": 8, **settings})
+def stream(*lengths, seed=0, shuffle=True):
+    return PromptStream(Epochs(rows(*lengths), seed=seed, shuffle=shuffle), tokenize, max_prompt_tokens=8)
 
 
 def test_ids_name_the_row_and_the_epoch():
@@ -49,12 +50,28 @@ def test_a_prompt_at_the_bound_passes_and_one_past_it_names_row_length_and_bound
 
 
 def test_no_rows_are_refused():
-    with pytest.raises(DataError, match="at least one row"):
+    with pytest.raises(DataError, match="without rows"):
         stream()
 
 
 def test_evaluation_prompts_keep_their_order_and_have_their_own_ids():
-    prompts = prompts_in_order(rows(2, 1), tokenize, max_prompt_tokens=8)
+    prompts = prompts_once(stream(2, 1, shuffle=False))
     assert [prompt.prompt_id for prompt in prompts] == ["eval-0/0", "eval-1/0"]
     with pytest.raises(PromptTooLong):
-        prompts_in_order(rows(2, 9), tokenize, max_prompt_tokens=8)
+        prompts_once(stream(2, 9))
+
+
+def test_of_a_prompt_worded_too_long_the_first_plainer_one_that_fits_is_taken():
+    long, longish, plain = rows(12, 9, 7)
+
+    class Worded:
+        rows = (plain,)
+
+        def __getitem__(self, number):
+            return Drawn(row=long, prompt_id=f"{number}/0", plainer=(longish, plain))
+
+    prompts = PromptStream(Worded(), tokenize, max_prompt_tokens=8)
+    prompts.verify()
+    assert (prompts[3].text, prompts[3].prompt_id) == ("x" * 7, "3/0")
+    assert prompts.row(3) == plain
+    assert prompts.prompt(plain, prompt_id="own").text == "x" * 7

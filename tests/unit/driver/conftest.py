@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rlhf_cluster.config import JobConfig
+from rlhf_cluster.data.draws import Epochs
 from rlhf_cluster.data.sources import Row
 from rlhf_cluster.data.stream import PromptStream
 from rlhf_cluster.driver.assemble import Setting, open_driver
@@ -48,7 +49,7 @@ def decode(completions: Any) -> list[str]:
 
 def prompt_stream() -> PromptStream:
     rows = [Row(number=number, prompt=f"prompt {number}") for number in range(NUM_ROWS)]
-    return PromptStream(rows, tokenize, seed=0, max_prompt_tokens=16)
+    return PromptStream(Epochs(rows, seed=0), tokenize, max_prompt_tokens=16)
 
 
 def eval_prompts(num: int = 3) -> tuple[Prompt, ...]:
@@ -124,7 +125,7 @@ class Stage:
     async def serve(self, driver: Driver) -> list[Adopted]:
         """The rollout workers adopt the learner's version."""
         learner = driver.learner
-        return await driver.rollouts.fleet.offer(await learner.publish(), publish_full=learner.publish_full)
+        return await driver.fleet.offer(await learner.publish(), publish_full=learner.publish_full)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def command(made: Any, ask: Callable[[Obey, Any, Any], Awaitable[Any]]) -> Any:
             return await ask(control.obey, driver, roles)
         finally:
             made.stop.set()
-            driver.rollouts.paused = False
+            driver.feed.paused = False
             await training
 
     return made.play(act)
@@ -61,10 +61,10 @@ def test_scale_changes_the_number_of_workers_now(stage):
     async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, list[int]]:
         told = await obey(Scale(role="rollout", num_workers=4))
         await asyncio.sleep(10.0)
-        sizes = [len(driver.rollouts.fleet.serving())]
+        sizes = [len(driver.fleet.serving())]
         await obey(Scale(role="rollout", num_workers=1))
         await asyncio.sleep(10.0)
-        return told, [*sizes, len(driver.rollouts.fleet.serving())]
+        return told, [*sizes, len(driver.fleet.serving())]
 
     assert command(on(stage), ask) == ("rollout: 2 -> 4 wanted from now on", [4, 1])
 
@@ -210,7 +210,7 @@ def test_drain_retires_one_worker_by_its_name(stage):
     async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, list[str]]:
         told = await obey(Drain(worker_id="rollout-0"))
         await asyncio.sleep(10.0)
-        return told, driver.rollouts.fleet.serving()
+        return told, driver.fleet.serving()
 
     made = on(stage)
     assert command(made, ask) == ("rollout-0 is being drained; 1 rollout wanted from now on", ["rollout-1"])
@@ -223,7 +223,7 @@ def test_restart_has_another_worker_take_the_place_of_one(stage, num_workers):
     async def ask(obey: Obey, driver: Any, roles: Any) -> tuple[str, list[str], int]:
         told = await obey(Restart(worker_id="rollout-0"))
         await asyncio.sleep(10.0)
-        return told, driver.rollouts.fleet.serving(), driver.step
+        return told, driver.fleet.serving(), driver.step
 
     made = on(stage, f"rollout.num_workers={num_workers}")
     told, serving, step = command(made, ask)

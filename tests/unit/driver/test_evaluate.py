@@ -24,7 +24,7 @@ SETTINGS = ["evaluation.num_prompts=4", "evaluation.completions_per_prompt=3"]
 def evaluate(made: Any, *, times: int = 1) -> list[Evaluated]:
     async def act(driver: Any, roles: Any) -> list[Evaluated]:
         await made.serve(driver)
-        return [await driver.evaluator.evaluate(step=step, rollouts=driver.rollouts) for step in range(times)]
+        return [await driver.evaluator.evaluate(step=step, feed=driver.feed) for step in range(times)]
 
     return made.play(act)
 
@@ -84,7 +84,7 @@ def test_a_worker_that_dies_during_an_evaluation_costs_no_answer(stage):
     async def act(driver: Any, roles: Any) -> Evaluated:
         await made.serve(driver)
         asyncio.get_running_loop().call_later(0.5, runtime.newest("rollout worker").kill)
-        return await driver.evaluator.evaluate(step=0, rollouts=driver.rollouts)
+        return await driver.evaluator.evaluate(step=0, feed=driver.feed)
 
     event = made.play(act)
     assert [group.prompt.prompt_id for group in event.groups] == [f"eval-{number}/0" for number in range(4)]
@@ -98,7 +98,7 @@ def test_an_evaluation_prompt_that_workers_die_of_ends_the_job_and_is_named(stag
 
     async def act(driver: Any, roles: Any) -> None:
         await made.serve(driver)
-        await driver.evaluator.evaluate(step=0, rollouts=driver.rollouts)
+        await driver.evaluator.evaluate(step=0, feed=driver.feed)
 
     with pytest.raises(RoleDied, match="the evaluation prompt eval-2/0 kills workers"):
         made.play(act)
@@ -131,8 +131,8 @@ def test_an_evaluation_is_of_the_newest_version_also_where_a_worker_adopts_late(
     async def act(driver: Any, roles: Any) -> Evaluated:
         await made.serve(driver)
         await driver.train_step()
-        assert driver.rollouts.fleet.version_of("rollout-1") == 0, "nobody waited for it"
-        return await driver.evaluator.evaluate(step=1, rollouts=driver.rollouts)
+        assert driver.fleet.version_of("rollout-1") == 0, "nobody waited for it"
+        return await driver.evaluator.evaluate(step=1, feed=driver.feed)
 
     event = made.play(act)
     assert {version for group in event.groups for version in group.versions.tolist()} == {1}

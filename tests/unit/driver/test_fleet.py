@@ -70,7 +70,7 @@ def test_an_asynchronous_job_waits_for_a_worker_only_when_it_would_lag_too_far_b
     async def act(driver: Any, roles: Any) -> None:
         await made.serve(driver)
         for _ in range(2):
-            groups = await driver.rollouts.gather()
+            groups = await driver.feed.gather()
             assert groups
             for rank in driver.learner.host.group.ranks:
                 rank.version += 1
@@ -102,7 +102,7 @@ def test_a_worker_that_is_lost_while_it_adopts_is_replaced_and_not_waited_for(st
         asyncio.get_running_loop().call_later(5.0, strike)
         there = [proof.worker_id for proof in await made.serve(driver)]
         await asyncio.sleep(10.0)
-        assert driver.rollouts.fleet.serving() == ["rollout-0", "rollout-2"]
+        assert driver.fleet.serving() == ["rollout-0", "rollout-2"]
         return there
 
     assert made.play(act) == ["rollout-0"]
@@ -159,7 +159,7 @@ def test_training_does_not_stop_for_a_joiner_that_adopts_its_first_version(stage
         await driver.train_step()
         assert made.clock.monotonic() - started_s < SLOW_ADOPT_S / 2
         await asyncio.sleep(2 * SLOW_ADOPT_S)
-        return driver.rollouts.fleet.serving()
+        return driver.fleet.serving()
 
     assert made.play(act) == ["rollout-0", "rollout-1", "rollout-2"]
     check(made)
@@ -188,7 +188,7 @@ def test_a_joiner_that_cannot_apply_a_delta_gets_the_version_whole(stage):
         assert Rank.num == 0, "those that were there apply the delta"
         roles.rollout.resize(3)
         await asyncio.sleep(10.0)
-        assert driver.rollouts.fleet.version_of("rollout-2") == 1
+        assert driver.fleet.version_of("rollout-2") == 1
         await driver.train_step()
 
     made.play(act)
@@ -243,7 +243,7 @@ def test_a_drained_worker_hands_over_what_it_has_begun_and_another_goes_on_from_
         await made.serve(driver)
         draining = asyncio.create_task(drain())
         await driver.train_step()
-        assert driver.rollouts.fleet.serving() == ["rollout-0"]
+        assert driver.fleet.serving() == ["rollout-0"]
         await draining
 
     made.play(act)
@@ -320,7 +320,7 @@ def test_a_worker_that_stays_silent_is_replaced(stage, how, says):
         getattr(role_of(made, "rollout-1"), how)()
         await driver.train_step()
         await asyncio.sleep(100.0)
-        assert driver.rollouts.fleet.serving() == ["rollout-0", "rollout-2"]
+        assert driver.fleet.serving() == ["rollout-0", "rollout-2"]
 
     made.play(act)
     assert says in lost(made)["rollout-1"]
@@ -344,7 +344,7 @@ def test_a_worker_whose_process_ends_while_nobody_asks_is_replaced_before_the_ne
         role_of(made, "rollout-0").kill("was shot")
         shot.set()
         await asyncio.sleep(20.0)
-        assert driver.rollouts.fleet.serving() == ["rollout-1", "rollout-2"]
+        assert driver.fleet.serving() == ["rollout-1", "rollout-2"]
 
     made.play(act)
     assert "was shot" in lost(made)["rollout-0"]
@@ -368,7 +368,7 @@ def test_every_worker_of_a_machine_that_is_lost_is_missed_however_many_there_wer
         shot.set()
         await asyncio.sleep(0.0)
         await asyncio.sleep(0.1)
-        assert driver.rollouts.fleet.serving() == ["rollout-0"]
+        assert driver.fleet.serving() == ["rollout-0"]
 
     made.play(act)
     assert len(lost(made)) == 11
@@ -380,7 +380,7 @@ def test_a_worker_that_dies_gives_back_what_it_held_and_its_place_is_kept(stage)
     async def act(driver: Any, roles: Any) -> list[list[int]]:
         await made.serve(driver)
         asyncio.get_running_loop().call_later(2.0, role_of(made, "rollout-0").kill)
-        return [[group.request_id for group in await driver.rollouts.gather()] for _ in range(2)]
+        return [[group.request_id for group in await driver.feed.gather()] for _ in range(2)]
 
     assert made.play(act) == [[0, 1, 2, 3], [4, 5, 6, 7]]
     assert sum(life.num_lost for life in made.history.lives.values()) > 0
@@ -396,7 +396,7 @@ def test_a_prompt_that_came_back_before_its_copy_was_sent_is_not_sent_again(stag
 
     async def act(driver: Any, roles: Any) -> None:
         await made.serve(driver)
-        await driver.rollouts.gather()
+        await driver.feed.gather()
 
     made.play(act)
     sent = [request_id for entry in entries(made, Dispatched) for request_id in entry.request_ids]
@@ -423,10 +423,10 @@ def test_what_an_owner_stumbles_over_when_its_worker_is_lost_is_told_and_not_onl
             sampling=made.job.rollout.sampling,
             seed=0,
         )
-        driver.rollouts.fleet.send("rollout-0", [request], Stumbles())
+        driver.fleet.send("rollout-0", [request], Stumbles())
         await asyncio.sleep(0.5)
         role_of(made, "rollout-0").kill()
-        await driver.rollouts.gather()
+        await driver.feed.gather()
 
     with pytest.raises(StorageError, match="no space left"):
         made.play(act)

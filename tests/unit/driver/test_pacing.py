@@ -38,7 +38,7 @@ async def pace(made: Any, driver: Any, steps: Iterable[dict[str, float]]) -> lis
     sizes = []
     for step, metrics in enumerate(steps):
         driver.pacing.observe(metrics, step=step)
-        sizes.append(driver.rollouts.fleet.pool.size)
+        sizes.append(driver.fleet.pool.size)
         await asyncio.sleep(10.0)
         await made.serve(driver)
     return sizes

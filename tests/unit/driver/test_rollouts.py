@@ -37,8 +37,8 @@ def gathered(made: Any) -> tuple[RolloutGroup, ...]:
 
     async def act(driver: Any, roles: Any) -> tuple[RolloutGroup, ...]:
         await made.serve(driver)
-        groups = await driver.rollouts.gather()
-        made.tallies = [driver.rollouts.take_tally(), driver.rollouts.take_tally()]
+        groups = await driver.feed.gather()
+        made.tallies = [driver.feed.take_tally(), driver.feed.take_tally()]
         return groups
 
     return made.play(act)
@@ -250,10 +250,10 @@ def first_batch_again(stage: Any, job: Any, *, after: int) -> tuple[Any, Any]:
 
     async def until_complete(driver: Any, roles: Any) -> Any:
         await made.serve(driver)
-        driver.rollouts.feed()
-        while driver.rollouts.buffer.num_complete < after:
-            await driver.rollouts.fleet.news()
-        return driver.rollouts.buffer.snapshot()
+        driver.feed.feed()
+        while driver.feed.buffer.num_complete < after:
+            await driver.fleet.news()
+        return driver.feed.buffer.snapshot()
 
     made = stage(job, fake_roles())
     made.play(until_complete)
@@ -280,13 +280,13 @@ def test_a_paused_job_sends_nothing_out_and_finishes_what_is_under_way(stage):
 
     async def act(driver: Any, roles: Any) -> list[int]:
         await made.serve(driver)
-        driver.rollouts.feed()
-        driver.rollouts.paused = True
+        driver.feed.feed()
+        driver.feed.paused = True
         seen = []
         for _ in range(2):
             await asyncio.sleep(100.0)
-            driver.rollouts.feed()
-            seen.append(driver.rollouts.buffer.snapshot())
+            driver.feed.feed()
+            seen.append(driver.feed.buffer.snapshot())
         return seen
 
     seen = made.play(act)
@@ -335,7 +335,7 @@ def test_where_no_worker_serves_for_too_long_the_job_ends_and_says_why(stage):
         runtime.pace = Pace(worker_start_s=1e9)
         runtime.newest("rollout worker").kill()
         while True:
-            await driver.rollouts.gather()
+            await driver.feed.gather()
 
     with pytest.raises(RoleTimeout, match=r"no rollout worker has served for 100 s: rollout-\d+ is .*was lost"):
         made.play(act)
@@ -345,12 +345,12 @@ def test_what_a_batch_waits_for_is_told_in_words(stage):
     made = stage(make_job(["rollout.max_in_flight=2"]), SimulatedRuntime(Pace(score_s=5.0)))
 
     async def act(driver: Any, roles: Any) -> list[str]:
-        told = [driver.rollouts.waiting_for()]
+        told = [driver.feed.waiting_for()]
         await made.serve(driver)
-        driver.rollouts.feed()
+        driver.feed.feed()
         for seconds in (0.5, 1.0, 10.0):
             await asyncio.sleep(seconds)
-            told.append(driver.rollouts.waiting_for())
+            told.append(driver.feed.waiting_for())
         return told
 
     assert made.play(act) == [
@@ -374,9 +374,9 @@ def test_closing_aborts_what_is_under_way(stage):
 
     async def feed_then_close(driver: Any, roles: Any) -> None:
         await made.serve(driver)
-        driver.rollouts.feed()
+        driver.feed.feed()
         await until(lambda status: status.num_in_flight > 0)
-        await driver.rollouts.fleet.aclose()
+        await driver.fleet.aclose()
         await until(lambda status: status.num_in_flight == 0)
 
     made.play(feed_then_close)
@@ -400,7 +400,7 @@ def test_groups_that_arrive_while_the_driver_closes_leave_no_task_behind(stage):
     async def whole() -> None:
         async with made.open() as (driver, _):
             await made.serve(driver)
-            driver.rollouts.feed()
+            driver.feed.feed()
             await asyncio.sleep(2.0)
         await made.runtime.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -69,7 +69,7 @@ def test_groups_come_back_in_order_with_rewards(stage):
 
 
 def test_without_servers_or_groups_nothing_is_asked(stage):
-    made = stage(make_job(["algorithm.type=sft", "rewards=[]"]), SimulatedRuntime())
+    made = stage(make_job(["algorithm.type=sft", "rewards=[]", "train.learn_from=rollouts"]), SimulatedRuntime())
     batch = groups(1)
     assert scored(made, batch, []) == [tuple(batch), ()]
     assert {role.role for role in made.runtime.opened} == {"rollout worker", "learner"}
@@ -185,8 +185,8 @@ def test_rewards_are_counted_once_where_reference_scorers_die_of_a_prompt_afterw
 
     async def act(driver: Any, roles: Any) -> Any:
         await made.serve(driver)
-        batch = await driver.rollouts.gather()
-        return [group.request_id for group in batch], driver.rollouts.take_tally().num_completions
+        batch = await driver.feed.gather()
+        return [group.request_id for group in batch], driver.feed.take_tally().num_completions
 
     trained, num_completions = made.play(act)
     assert 3 not in trained

@@ -26,7 +26,7 @@ def looked(made: Any, look: Any) -> Any:
             return await look(views, driver, roles)
         finally:
             made.stop.set()
-            driver.rollouts.paused = False
+            driver.feed.paused = False
             await training
 
     return made.play(act)
@@ -105,7 +105,7 @@ def test_the_learner_has_rates_and_the_time_since_when_it_is_as_it_is(stage):
 
 def test_a_view_of_a_paused_and_of_a_stopping_job_says_so(stage):
     async def look(views: Any, driver: Any, roles: Any) -> list[str]:
-        driver.rollouts.paused = True
+        driver.feed.paused = True
         told = [(await views.now()).state]
         made.stop.set()
         return [*told, (await views.now()).state]

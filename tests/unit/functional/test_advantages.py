@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_cluster.functional.advantages import group_relative, leave_one_out
+from rlhf_cluster.functional.advantages import group_relative, leave_one_out, whiten
 
 REWARDS = [1.0, 2.0, 3.0, 6.0]  # mean 3, squared deviations 4 + 1 + 0 + 9 = 14
 
@@ -50,3 +50,27 @@ def test_leave_one_out_subtracts_the_mean_of_the_others():
 def test_leave_one_out_refuses_a_group_of_one():
     with pytest.raises(ValueError, match="at least 2"):
         leave_one_out(np.array([1.0]))
+
+
+@pytest.mark.parametrize("array", [np.array, lambda values: torch.tensor(values)])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        # Of 1, 2, 3, 6: mean 3, squared deviations summing to 14, over n - 1 = 3 or n = 4.
+        ({}, np.array([-2.0, -1.0, 0.0, 3.0]) / np.sqrt(14 / 3 + 1e-8)),
+        ({"ddof": 0}, np.array([-2.0, -1.0, 0.0, 3.0]) / np.sqrt(14 / 4 + 1e-8)),
+        ({"eps": 0.5}, np.array([-2.0, -1.0, 0.0, 3.0]) / np.sqrt(14 / 3 + 0.5)),
+        ({"shift_mean": False, "ddof": 0}, np.array([-2.0, -1.0, 0.0, 3.0]) / np.sqrt(14 / 4 + 1e-8) + 3.0),
+    ],
+)
+def test_whitening_matches_the_formula_and_leaves_zeros_outside_the_mask(array, arguments, expected):
+    values = array([[1.0, np.nan, 2.0], [3.0, 6.0, 99.0]])
+    mask = array([[True, False, True], [True, True, False]])
+    result = whiten(values, mask, **arguments)
+    np.testing.assert_allclose(np.asarray(result)[np.asarray(mask)], expected, rtol=1e-6)
+    assert (np.asarray(result)[~np.asarray(mask)] == 0).all()
+    np.testing.assert_allclose(np.asarray(whiten(array(REWARDS), **arguments)), expected, rtol=1e-6)
+
+
+def test_whitening_without_a_mask_lets_a_nan_show():
+    assert np.isnan(whiten(np.array([1.0, np.nan]))).all()

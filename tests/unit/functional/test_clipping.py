@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlhf_cluster.functional.clipping import is_clipped, surrogate_loss
+from rlhf_cluster.functional.clipping import cispo_loss, is_clipped, surrogate_loss
 
 CASES = [
     # ratio, advantage, loss at low 0.2 high 0.3, gradient of the loss in the ratio
@@ -41,3 +41,12 @@ def test_gradient_agrees_with_finite_differences(dual):
     ratio_N = (torch.rand(64, dtype=torch.float64, generator=generator) * 4).requires_grad_()
     advantages_N = torch.randn(64, dtype=torch.float64, generator=generator)
     assert torch.autograd.gradcheck(lambda r: surrogate_loss(r, advantages_N, low=0.2, high=0.3, dual=dual), ratio_N)
+
+
+def test_cispo_bounds_the_weight_and_leaves_every_token_its_gradient():
+    logprobs_N = torch.tensor([-1.0, -2.0, -3.0], requires_grad=True)
+    ratio_N = torch.tensor([0.1, 1.0, 9.0])
+    loss_N = cispo_loss(logprobs_N, ratio_N, torch.tensor([2.0, -1.0, 1.0]), low=1.0, high=4.0)
+    loss_N.sum().backward()
+    assert loss_N.tolist() == pytest.approx([0.2, -2.0, 15.0])  # minus weight 0.1, 1, 5 times A times logprob
+    assert logprobs_N.grad.tolist() == pytest.approx([-0.2, 1.0, -5.0])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_cluster.functional.kl import estimate
+from rlhf_cluster.functional.kl import adapted_coef, estimate
 
 POLICY = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 REFERENCE = torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64)
@@ -63,3 +63,18 @@ def test_a_far_outlier_gives_finite_values_and_gradients(estimator):
 def test_an_unknown_estimator_is_refused_by_name():
     with pytest.raises(ValueError, match="k4"):
         estimate(np.zeros(1), np.zeros(1), estimator="k4")
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"),
+    # 256 completions over a horizon of 10,240: the error counts 1/40.
+    [(6.0, 0.1), (6.6, 0.1 * (1 + 0.1 / 40)), (60.0, 0.1 * (1 + 0.2 / 40)), (-3.0, 0.1 * (1 - 0.2 / 40))],
+)
+def test_the_coefficient_follows_the_error_in_proportion_and_at_most_by_a_fifth_of_its_step(kl, expected):
+    assert adapted_coef(0.1, kl, 6.0, 256, 10_240) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("target", "num_steps", "horizon"), [(0.0, 1, 10), (1.0, 1, 0), (1.0, 100, 20)])
+def test_a_controller_that_could_turn_the_coefficient_round_is_refused(target, num_steps, horizon):
+    with pytest.raises(ValueError, match="above"):
+        adapted_coef(0.1, 1.0, target, num_steps, horizon)

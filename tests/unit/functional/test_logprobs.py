@@ -34,13 +34,15 @@ def test_values_gradients_and_entropy_equal_those_of_a_plain_log_softmax(chunk, 
     hidden_ND, weight_VD, targets_N = _inputs()
     upstream_N = torch.linspace(-1, 2, N, dtype=torch.float64)
     expected_N, entropy_N = _plain(hidden_ND, weight_VD, targets_N, temperature)
-    expected_gradients = torch.autograd.grad((expected_N * upstream_N).sum(), (hidden_ND, weight_VD))
+    expected_gradients = torch.autograd.grad(
+        ((expected_N + 0.3 * entropy_N) * upstream_N).sum(), (hidden_ND, weight_VD)
+    )
     actual_N, actual_entropy_N = chosen_logprobs(
         hidden_ND, weight_VD, targets_N, temperature=temperature, chunk=chunk, want_entropy=True
     )
-    gradients = torch.autograd.grad((actual_N * upstream_N).sum(), (hidden_ND, weight_VD))
+    gradients = torch.autograd.grad(((actual_N + 0.3 * actual_entropy_N) * upstream_N).sum(), (hidden_ND, weight_VD))
     torch.testing.assert_close(actual_N, expected_N)
-    torch.testing.assert_close(actual_entropy_N, entropy_N.detach())
+    torch.testing.assert_close(actual_entropy_N, entropy_N)
     torch.testing.assert_close(gradients, expected_gradients)
 
 
@@ -52,6 +54,24 @@ def test_gradients_agree_with_finite_differences(chunk):
         return chosen_logprobs(hidden, weight, targets_N, temperature=0.8, chunk=chunk)[0]
 
     assert torch.autograd.gradcheck(values, (hidden_ND, weight_VD))
+
+
+@pytest.mark.parametrize("chunk", [4, N])
+def test_gradients_of_the_entropy_alone_and_beside_the_logprobs_agree_with_finite_differences(chunk):
+    hidden_ND, weight_VD, targets_N = _inputs()
+
+    def both(hidden, weight):
+        return chosen_logprobs(hidden, weight, targets_N, temperature=0.8, chunk=chunk, want_entropy=True)
+
+    assert torch.autograd.gradcheck(both, (hidden_ND, weight_VD))
+    assert torch.autograd.gradcheck(lambda *inputs: both(*inputs)[1], (hidden_ND, weight_VD))
+
+
+def test_logprobs_are_the_same_to_the_bit_whether_the_entropy_is_wanted_or_not():
+    hidden_ND, weight_VD, targets_N = _inputs(torch.float32)
+    alone_N, _ = chosen_logprobs(hidden_ND, weight_VD, targets_N, temperature=0.7)
+    beside_N, _ = chosen_logprobs(hidden_ND, weight_VD, targets_N, temperature=0.7, want_entropy=True)
+    assert torch.equal(alone_N, beside_N)
 
 
 def test_a_second_backward_pass_gives_the_same_gradient_again():

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from rlhf_cluster.driver.checkpoint_manifest import seal, verify
 from rlhf_cluster.models.export import export_policy
 from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.models.size import model_size
@@ -52,6 +53,18 @@ def test_several_files_have_an_index_that_names_each_tensor_once(source, tmp_pat
     assert len(files) > 1
     assert files == {file.name for file in target.glob("*.safetensors")}
     assert model_size(target) == model_size(source)
+
+
+def test_what_is_true_of_the_source_alone_is_left_there(source, tmp_path):
+    checkpoint = source.rename(tmp_path / "step-000001")
+    (checkpoint / "lineage.json").write_text("{}")
+    (checkpoint / "driver_state.json").write_text("{}")
+    seal(checkpoint, step=1, epoch=1)
+    target = tmp_path / "step-000002"
+    export(checkpoint, target)
+    assert not {"MANIFEST.json", "lineage.json", "driver_state.json"} & {file.name for file in target.iterdir()}
+    seal(target, step=2, epoch=1)
+    verify(target)
 
 
 def test_everything_but_weights_is_taken_along(source, tmp_path):

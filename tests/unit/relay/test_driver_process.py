@@ -99,7 +99,7 @@ def test_the_exit_codes_are_those_of_the_command_line():
 def test_a_child_dies_when_its_parent_is_killed(tmp_path):
     code = (
         "import os, subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'rlhf_cluster.relay.tied', str(os.getpid()),"
+        "child = subprocess.Popen([sys.executable, '-m', 'rlhf_cluster.tied', str(os.getpid()),"
         " sys.executable, '-c', \"import time; print('ready', flush=True); time.sleep(600)\"])\n"
         "print(child.pid, flush=True)\n"
         "time.sleep(600)\n"
@@ -118,7 +118,7 @@ def test_a_child_dies_when_its_parent_is_killed(tmp_path):
 
 def test_a_child_whose_parent_died_before_it_was_tied_does_not_begin():
     done = subprocess.run(
-        [sys.executable, "-m", "rlhf_cluster.relay.tied", "1", sys.executable, "-c", "print('begun')"],
+        [sys.executable, "-m", "rlhf_cluster.tied", "1", sys.executable, "-c", "print('begun')"],
         capture_output=True, timeout=BOUND_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"")

@@ -45,7 +45,9 @@ def test_staleness_is_spelt_out(staleness, says):
 def test_only_the_roles_that_the_algorithm_needs_are_planned():
     assert roles_of(made()) == {"rollout worker": 1, "reward server": 1, "learner": 1}
     assert "reference scorer" in roles_of(made("algorithm.kl_coef=0.1"))
-    assert roles_of(made("algorithm.type=sft", "rewards=[]")) == {"rollout worker": 1, "learner": 1}
+    assert roles_of(made("algorithm.type=sft", "rewards=[]")) == {"learner": 1}
+    on_rollouts = made("algorithm.type=sft", "rewards=[]", "train.learn_from=rollouts")
+    assert roles_of(on_rollouts) == {"rollout worker": 1, "learner": 1}
 
 
 def test_reservations_are_the_sum_over_replicas():

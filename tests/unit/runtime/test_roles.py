@@ -25,7 +25,8 @@ def made(*overrides: str) -> Roles:
     [
         ([], ["rollout", "reward"]),
         (["algorithm.kl_coef=0.1"], ["rollout", "reward", "reference"]),
-        (["algorithm.type=sft", "rewards=[]"], ["rollout"]),
+        (["algorithm.type=sft", "rewards=[]", "train.learn_from=rollouts"], ["rollout"]),
+        (["algorithm.type=sft"], []),
     ],
 )
 def test_a_job_has_the_roles_it_needs_by_the_names_that_scale_takes(overrides, names):

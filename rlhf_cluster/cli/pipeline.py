@@ -1,0 +1,149 @@
+"""`rlhf pipeline run|plan|lineage`: stages that feed each other, of which only those run again that have changed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rlhf_cluster.cli.failure import NotFound
+from rlhf_cluster.cli.job import overrides_argument
+from rlhf_cluster.cli.output import emit, output_option, table
+
+if TYPE_CHECKING:
+    from rlhf_cluster.pipeline.load import Pipeline
+    from rlhf_cluster.pipeline.plan import Decision
+    from rlhf_cluster.pipeline.run import Progress
+    from rlhf_cluster.pipeline.state import Making
+
+file_argument = click.argument("file", type=click.Path(path_type=Path))
+ignore_code_option = click.option(
+    "--ignore-code", is_flag=True, help="Keep stages of which nothing but Python code has changed."
+)
+ACTS = {"keep": "unchanged", "resume": "goes on", "run": "runs", "perhaps": "runs if its inputs change"}
+
+
+@click.group
+def pipeline() -> None:
+    """Stages that feed each other, each a job: FILE is a TOML or YAML file that names them."""
+
+
+@pipeline.command
+@file_argument
+@overrides_argument
+@ignore_code_option
+@click.option(
+    "--take-over", is_flag=True, help="Run it even if whoever ran it last may be alive; that one is fenced off."
+)
+@output_option
+def run(file: Path, overrides: tuple[str, ...], ignore_code: bool, take_over: bool, output: str) -> None:
+    """Run the stages of FILE in order; leave those alone that are unchanged, go on with one that was interrupted.
+
+    \b
+    rlhf pipeline run alignment.toml
+    rlhf pipeline run alignment.toml seeds=[1,2,3] sft.train.num_steps=20
+
+    Ctrl-C stops the stage under way after its step, with a checkpoint; the same command goes on. Progress goes to
+    stdout, or to stderr with -o json.
+    """
+    from rlhf_cluster.pipeline.child import run_in_child
+    from rlhf_cluster.pipeline.run import run_pipeline
+
+    progress = sys.stdout if output == "table" else sys.stderr
+    runner = partial(run_in_child, stdout=progress, take_over=take_over)
+    rows: list[dict[str, Any]] = []
+    for each in _load(file, overrides):
+        tell = partial(_tell, each)
+        made = run_pipeline(each, runner=runner, tell=tell, ignore_code=ignore_code, take_over=take_over)
+        rows += [_made_row(each, making) for making in made.values()]
+    emit(rows, output=output, text=lambda: f"\n{_table(rows, ('pipeline', 'stage', 'took', 'made', 'job_dir'))}")
+
+
+@pipeline.command
+@file_argument
+@overrides_argument
+@ignore_code_option
+@output_option
+def plan(file: Path, overrides: tuple[str, ...], ignore_code: bool, output: str) -> None:
+    """Show what a run of FILE would do with each stage, and why. Starts nothing and writes nothing."""
+    from rlhf_cluster.pipeline.state import read_state
+    from rlhf_cluster.pipeline.survey import survey
+
+    rows: list[dict[str, Any]] = []
+    for each in _load(file, overrides):
+        state = read_state(each.directory, pipeline=each.name, seed=each.seed)
+        rows += [_planned_row(each, decision) for decision in survey(each, state, ignore_code=ignore_code)]
+    emit(rows, output=output, text=lambda: _table(rows, ("pipeline", "stage", "act", "why", "job_dir")))
+
+
+@pipeline.command
+@click.argument("path", type=click.Path(path_type=Path))
+@output_option
+def lineage(path: Path, output: str) -> None:
+    """Show what made the model or the stage at PATH: stages, settings, data, code, seeds and checkpoints.
+
+    PATH is the directory of a model or of a stage's job, or a file in one.
+    """
+    from rlhf_cluster.pipeline.lineage import find_lineage
+    from rlhf_cluster.pipeline.lineage_tree import tree_lines
+
+    if not path.exists():
+        raise NotFound(f"{path} does not exist")
+    found = find_lineage(path)
+    if found is None:
+        raise NotFound(f"there is no lineage.json in {path} or above: only what a pipeline has made has a lineage")
+    emit(found, output=output, text=lambda: "\n".join(tree_lines(found)))
+
+
+def _load(file: Path, overrides: tuple[str, ...]) -> tuple[Pipeline, ...]:
+    from rlhf_cluster.pipeline.load import load_pipelines
+
+    if not file.is_file():
+        raise NotFound(f"no pipeline file is called {file}")
+    return load_pipelines(file, overrides)
+
+
+def _tell(pipeline: Pipeline, progress: Progress) -> None:
+    """On stderr, so that what the stages print stays theirs."""
+    decision = progress.decision
+    why = "; ".join(decision.reasons)
+    place = f"{pipeline.directory.name} {progress.number}/{progress.num_stages} {decision.stage}"
+    click.echo(f"== {place}: {ACTS[decision.act]} ({why}) in {progress.job_dir}", err=True)
+
+
+def _made_row(pipeline: Pipeline, making: Making) -> dict[str, Any]:
+    job_dir = pipeline.directory / making.job_dir
+    return {
+        "pipeline": pipeline.directory.name,
+        "seed": pipeline.seed,
+        "stage": making.stage,
+        "digest": making.digest,
+        "took": f"{making.ended_s - making.started_s:.0f} s",
+        "made": time.strftime("%Y-%m-%d %H:%M", time.localtime(making.ended_s)),
+        "job_dir": str(job_dir),
+        "outputs": {name: str(job_dir / output.path) for name, output in making.outputs.items()},
+    }
+
+
+def _planned_row(pipeline: Pipeline, decision: Decision) -> dict[str, Any]:
+    making = decision.making
+    return {
+        "pipeline": pipeline.directory.name,
+        "seed": pipeline.seed,
+        "stage": decision.stage,
+        "act": decision.act,
+        "why": list(decision.reasons),
+        "job_dir": str(pipeline.directory / making.job_dir) if making else None,
+    }
+
+
+def _table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str:
+    return table(names, [[_cell(row[name]) for name in names] for row in rows])
+
+
+def _cell(value: Any) -> str:
+    return "; ".join(value) if isinstance(value, list) else value or "-"
