@@ -62,7 +62,7 @@ def _with_pairs(connection: Connection, row: Row, pairs: Sequence[NewPair], *, s
         label_sets.add_pairs(connection, row.set_id, pairs)
     except ValueError as error:
         raise ApiProblem(422, "pair_id_is_taken", str(error)) from error
-    return Done(message=LabelSet.model_validate(existing.label_set(connection, row.name)), status=status)
+    return Done(message=LabelSet.model_validate(label_sets.progress(connection, row.name)), status=status)
 
 
 @router.get("")
@@ -76,7 +76,8 @@ def list_label_sets(request: Request, caller: Reader, limit: Limit = 50, cursor:
 @router.get("/{name}")
 def show_label_set(request: Request, caller: Reader, name: Name) -> LabelSet:
     with request.app.state.service.db.reading() as connection:
-        return LabelSet.model_validate(existing.label_set(connection, name))
+        existing.label_set(connection, name)
+        return LabelSet.model_validate(label_sets.progress(connection, name))
 
 
 @router.delete("/{name}", status_code=204)

@@ -27,6 +27,7 @@ def next_to_label(request: Request, caller: Labeler, name: Name) -> Turn:
     with service.db.writing() as connection:
         row = existing.label_set(connection, name)
         pair = labels.give(connection, row, caller.name, now_s=now_s, lease_s=service.settings.label_lease_s)
+    with service.db.reading() as connection:  # counting takes longer, and nobody waits for it to write
         num_left, num_elsewhere = labels.num_open_to(connection, row, caller.name, now_s=now_s)
         return Turn(
             pair=None if pair is None else _shown(pair, left=_left(row, pair.number, caller.name)),
