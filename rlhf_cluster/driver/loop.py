@@ -177,7 +177,7 @@ class Driver:
         )
 
     async def _evaluate_when(self, due: bool) -> None:
-        if due and self.evaluator.has_work:
+        if due and self.job.trains and self.evaluator.has_work:
             self._enter("evaluating")
             self._evaluated = await self.evaluator.evaluate(step=self.step, feed=self.feed, hand_over=self._hand_over)
             self.emit(self._evaluated)
