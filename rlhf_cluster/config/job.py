@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rlhf_cluster.algorithms import AlgorithmSettings, type_name
+from rlhf_cluster.algorithms import SFT, AlgorithmSettings, type_name
+from rlhf_cluster.config.generation import ConstitutionSettings, PreferenceSettings
 from rlhf_cluster.config.sections import (
     AutoscaleSettings,
     CheckpointSettings,
@@ -53,12 +54,17 @@ class JobConfig(Settings):
     """The workers that score."""
     reference: ReferenceSettings = ReferenceSettings()
     """The frozen policy, where the algorithm needs it."""
-    algorithm: AlgorithmSettings
-    """`type` names a built-in one or an import path; the rest are its hyper-parameters."""
+    algorithm: AlgorithmSettings = SFT()
+    """`type` names a built-in one or an import path; the rest are its hyper-parameters. A job that only generates has
+    none."""
     learner: LearnerSettings = LearnerSettings()
     """The ranks that train."""
-    train: TrainSettings
-    """Batch arithmetic and staleness."""
+    train: TrainSettings = TrainSettings(num_steps=0, prompts_per_step=1)
+    """Batch arithmetic and staleness; left out, nothing is trained."""
+    preferences: PreferenceSettings | None = None
+    """Collects preference pairs from the policy's answers, after the last step where there are any."""
+    constitution: ConstitutionSettings | None = None
+    """Has the policy's answers criticised and revised by the principles of a constitution, likewise."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Held-out evaluation."""
     checkpoint: CheckpointSettings = CheckpointSettings()
@@ -94,7 +100,11 @@ class JobConfig(Settings):
     @property
     def learn_from(self) -> str:
         """`rollouts` or `data`."""
-        return self.train.learn_from or self.algorithm.learns_from[0]
+        return "rollouts" if not self.trains else self.train.learn_from or self.algorithm.learns_from[0]
+
+    @property
+    def trains(self) -> bool:
+        return self.train.num_steps > 0
 
     @property
     def generates(self) -> bool:
@@ -221,6 +231,32 @@ def _autoscale_has_room(job: JobConfig) -> str | None:
     return None
 
 
+def _there_is_something_to_do(job: JobConfig) -> str | None:
+    tasks = job.preferences or job.constitution
+    if not job.trains and not tasks:
+        return (
+            "train.num_steps = 0 and nothing to generate: add a [train] table with num_steps, or [preferences] or "
+            "[constitution]"
+        )
+    if job.trains and "algorithm" not in job.model_fields_set:
+        return f'algorithm: missing, and train.num_steps = {job.train.num_steps}: add a table such as {{type = "grpo"}}'
+    if tasks and job.learn_from == "data":
+        return (
+            f"algorithm.type = {type_name(job.algorithm)!r} learns from data.train, whose prompts [preferences] and "
+            "[constitution] would answer: let a job of its own do that, with this job's checkpoint as its model"
+        )
+    return None
+
+
+def _rule_has_its_rewards(job: JobConfig) -> str | None:
+    if job.preferences and job.preferences.labels == "rule" and not job.rewards:
+        return (
+            'preferences.labels = "rule" and rewards is empty: add a [[rewards]] table, or let a judge or people label '
+            '(labels = "judge" or "none")'
+        )
+    return None
+
+
 def _algorithm_learns_from_that(job: JobConfig) -> str | None:
     possible = job.algorithm.learns_from
     if job.learn_from not in possible:
@@ -241,6 +277,8 @@ def _data_has_no_age(job: JobConfig) -> str | None:
 
 
 CHECKS: tuple[Any, ...] = (
+    _there_is_something_to_do,
+    _rule_has_its_rewards,
     _algorithm_learns_from_that,
     _data_has_no_age,
     _autoscale_has_room,

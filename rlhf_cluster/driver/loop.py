@@ -12,8 +12,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import Checkpoints
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 MAX_LAST_SAVES = 3
 
 
+class Task(Protocol):
+    """What a job does with its policy besides training it."""
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Whether it was done before `stop` was set; it goes on where it ended."""
+        ...
+
+
 class Driver:
     """Owns the order of things. Holds no weights, no tokens beyond the batch at hand, and no policy of its own."""
 
@@ -51,11 +59,13 @@ class Driver:
         checkpoints: Checkpoints,
         role_figures: RoleFigures,
         pacing: Pacing,
+        tasks: Sequence[Task] = (),
         emit: Callable[[Event], None],
         clock: Clock,
         at: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`at` is called with the name of every transition that the driver is about to make."""
+        """`tasks` are done after the last step. `at` is called with the name of every transition that the driver is
+        about to make."""
         self.job = job
         self.feed = feed
         self.fleet = fleet
@@ -72,6 +82,9 @@ class Driver:
         self.phase = ""
         self.wants_checkpoint = False
         self.pacing = pacing
+        self.is_finished = False
+        """All steps and tasks are done."""
+        self._tasks = tasks
         self._role_figures = role_figures
         self._at = at
         self._saving: asyncio.Task[None] | None = None
@@ -95,6 +108,7 @@ class Driver:
             await self._evaluate_when(last or self._due(self.job.evaluation.every_steps))
             await self._save_when(self._due(self.job.checkpoint.every_steps))
         await self._save_last()
+        self.is_finished = self.step == self.job.train.num_steps and await self._tasks_done(stop)
 
     async def train_step(self) -> None:
         """One optimizer step."""
@@ -110,6 +124,14 @@ class Driver:
         adopted = await watch.time("weights/hand_over_s", self._hand_over()) if is_wanted else []
         self.step += 1
         await self._report(batch, report, adopted, watch)
+
+    async def _tasks_done(self, stop: asyncio.Event) -> bool:
+        """Whether they were all done before `stop` was set."""
+        for task in self._tasks:
+            await self._hand_over()
+            if stop.is_set() or not await task.run(stop):
+                return False
+        return True
 
     async def evaluate_alone(self) -> Evaluated:
         """Hand the weights over and evaluate; nothing is trained."""
