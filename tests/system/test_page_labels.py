@@ -100,7 +100,7 @@ def test_pairs_are_judged_by_keys_alone_and_what_was_said_is_counted_and_exporte
         page.get_by_text("2 undone").wait_for()
         assert page.complaints == []
     lines = [json.loads(line) for line in rlhf("export", name).splitlines()]
-    assert [line["preferred"] for line in lines] == ["a", "b", "b", "tie", "a"]
+    assert [line["label"] for line in lines] == ["a", "b", "b", "tie", "a"]
     assert [line["chosen"][:4].strip() for line in lines] == ["an a", "a b1", "a b2", "an a", "an a"]
     told = service.get(f"/label-sets/{name}/statistics")
     assert (told["num_labels"], told["num_undone"], told["tie_rate"]) == (5, 2, 0.2)

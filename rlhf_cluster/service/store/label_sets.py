@@ -55,7 +55,7 @@ def add_pairs(connection: Connection, set_id: str, pairs: Sequence[NewPair]) -> 
                 "set_id": set_id,
                 "number": number,
                 "pair_id": pair_id,
-                "prompt": pair.prompt,
+                "prompt": pair.model_dump(include={"prompt"})["prompt"],
                 "completion_a": completion_a,
                 "completion_b": completion_b,
                 "provenance": pair.provenance,

@@ -84,8 +84,13 @@ function NoneLeft({ turn }: { turn: Turn }) {
 }
 
 function Pair({ pair, isBusy }: { pair: Shown; isBusy: boolean }) {
+  const article = useRef<HTMLElement>(null);
+  // After long answers the next pair would begin above the window.
+  useEffect(() => {
+    if ((article.current?.getBoundingClientRect().top ?? 0) < 0) article.current?.scrollIntoView();
+  }, [pair.pair_id]);
   return (
-    <article className={css.pair} aria-label={`Pair ${pair.pair_id}`} aria-busy={isBusy}>
+    <article ref={article} className={css.pair} aria-label={`Pair ${pair.pair_id}`} aria-busy={isBusy}>
       <Text title="Prompt" className={css.prompt}>{pair.prompt}</Text>
       <div className={css.answers}>
         <Text title="Answer 1" hint="1">{pair.left}</Text>

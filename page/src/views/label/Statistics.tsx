@@ -2,7 +2,7 @@
 import type { ReactNode } from "react";
 import { useLabelStatistics } from "../../api/labels";
 import type { LabelStatistics } from "../../api/types";
-import { figure, fixed, percent } from "../../format";
+import { fixed, percent } from "../../format";
 import { favoursSide } from "../../labelling";
 import { Card, Empty, notYet, parts, Scroll } from "../../parts/parts";
 import job from "../job/job.module.css";
@@ -20,7 +20,7 @@ export default function Statistics() {
       <dl className={job.tiles}>
         <Tile name="Labels" value={all.num_labels.toLocaleString("en")}>{all.num_undone > 0 ? `${all.num_undone} undone` : "none undone"}</Tile>
         <Tile name="Agreement" value={percent(all.agreement)}>of two people about one pair</Tile>
-        <Tile name="Median time" value={all.median_s === null ? "–" : `${figure(all.median_s, 3)} s`}>a label</Tile>
+        <Tile name="Median time" value={all.median_s === null ? "–" : `${fixed(all.median_s, 1)} s`}>a label</Tile>
         <Tile name="Ties" value={percent(all.tie_rate)}>of the labels</Tile>
         <Tile name="Skips" value={percent(all.skip_rate)}>{all.num_skips.toLocaleString("en")} of them</Tile>
         <Tile name="Answer 1 chosen" value={percent(all.left_share)}>{percent(all.left_interval[0])} to {percent(all.left_interval[1])} with 95 %</Tile>
@@ -74,7 +74,7 @@ function People({ told }: { told: LabelStatistics }) {
                 <td className={parts.num}>{each.num_ties}</td>
                 <td className={parts.num}>{each.num_skips}</td>
                 <td className={parts.num}>{each.num_left} of {each.num_labels - each.num_ties}</td>
-                <td className={parts.num}>{each.median_s === null ? "–" : `${figure(each.median_s, 3)} s`}</td>
+                <td className={parts.num}>{each.median_s === null ? "–" : `${fixed(each.median_s, 1)} s`}</td>
               </tr>
             ))}
           </tbody>
