@@ -19,6 +19,7 @@ from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Statuses
 from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.generate import Task, tasks_of
 from rlhf_cluster.driver.ledger.ledger import Ledger
 from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.mailbox import Mailbox
@@ -33,6 +34,7 @@ from rlhf_cluster.driver.sizes import Desired, Sizes
 from rlhf_cluster.driver.status_file import StatusFile
 from rlhf_cluster.driver.untold import tell_untold
 from rlhf_cluster.driver.view import Views
+from rlhf_cluster.driver.workbench import Workbench
 from rlhf_cluster.errors import Fenced, LedgerCorrupt
 from rlhf_cluster.records import StepReport
 from rlhf_cluster.records.commands import Command
@@ -77,6 +79,7 @@ async def open_driver(
         learner.on_mended = fleet.renew
         scoring = Scoring(job, rewards=roles.reward, references=roles.reference)
         feed = _feed(setting, fleet, scoring, ledger=ledger, prompts=prompts)
+        sampler = Sampler(job, fleet, decode=prompts.decode)
         statuses = Statuses(roles, bound_s=job.limits.status_s)
         sizes = Sizes(job, roles.pools, job_dir=setting.job_dir, claim=setting.claim, desired=desired or {})
         pacing = Pacing(job, fleet, sizes, emit=emit, clock=clock)
@@ -86,9 +89,8 @@ async def open_driver(
             fleet=fleet,
             learner=learner,
             ledger=ledger,
-            evaluator=Evaluator(
-                job, Sampler(job, fleet, decode=prompts.decode), scoring, learner, prompts=prompts, clock=clock
-            ),
+            evaluator=Evaluator(job, sampler, scoring, learner, prompts=prompts, clock=clock),
+            tasks=_tasks(setting, sampler, scoring, fleet, prompts=prompts),
             checkpoints=_checkpoints(setting, learner),
             role_figures=RoleFigures(statuses, clock),
             pacing=pacing,
@@ -114,6 +116,25 @@ def _feed(setting: Setting, fleet: Fleet, scoring: Scoring, *, ledger: Ledger, p
             job, fleet, scoring, ledger=ledger, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock
         )
     return Recorded(job, scoring, ledger=ledger, examples=prompts.train, emit=emit, clock=clock)
+
+
+def _tasks(
+    setting: Setting, sampler: Sampler, scoring: Scoring, fleet: Fleet, *, prompts: JobPrompts
+) -> tuple[Task, ...]:
+    if not isinstance(prompts.train, PromptStream):
+        return ()
+    bench = Workbench(
+        job=setting.job,
+        job_dir=setting.job_dir,
+        prompts=prompts.train,
+        sampler=sampler,
+        scoring=scoring,
+        fleet=fleet,
+        emit=setting.emit,
+        clock=setting.clock,
+        step=setting.job.train.num_steps,
+    )
+    return tasks_of(bench)
 
 
 async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerReplica:

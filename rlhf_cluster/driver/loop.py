@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rlhf_cluster.config import JobConfig
@@ -22,6 +22,7 @@ from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures, tally_figures
 from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.generate import Task
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.errors import RoleError, StorageError
@@ -48,6 +49,7 @@ class Driver:
         learner: LearnerReplica,
         ledger: Ledger,
         evaluator: Evaluator,
+        tasks: Sequence[Task],
         checkpoints: Checkpoints,
         role_figures: RoleFigures,
         pacing: Pacing,
@@ -62,6 +64,8 @@ class Driver:
         self.learner = learner
         self.ledger = ledger
         self.evaluator = evaluator
+        self.has_generated = False
+        """Whether the tasks after the last step are done; true where there are none."""
         self.checkpoints = checkpoints
         self.emit = emit
         self.clock = clock
@@ -74,6 +78,7 @@ class Driver:
         self.pacing = pacing
         self._role_figures = role_figures
         self._at = at
+        self._tasks = tuple(tasks)
         self._saving: asyncio.Task[None] | None = None
         may_learn_early = job.algorithm.by_group and job.algorithm.updates == (1, 1)
         self._on_head = learner.learn_head if job.train.learn_early and may_learn_early else None
@@ -82,7 +87,8 @@ class Driver:
         self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Train until the last step, or until `stop` is set and the step under way is done."""
+        """Train until the last step and then generate what the job asks for, or until `stop` is set and the step or
+        block under way is done."""
         if self.job.learn_from == "rollouts":
             self._enter("handing the weights to the rollout workers")
             await self._hand_over()
@@ -95,6 +101,7 @@ class Driver:
             await self._evaluate_when(last or self._due(self.job.evaluation.every_steps))
             await self._save_when(self._due(self.job.checkpoint.every_steps))
         await self._save_last()
+        await self._generate(stop)
 
     async def train_step(self) -> None:
         """One optimizer step."""
@@ -110,6 +117,12 @@ class Driver:
         adopted = await watch.time("weights/hand_over_s", self._hand_over()) if is_wanted else []
         self.step += 1
         await self._report(batch, report, adopted, watch)
+
+    async def _generate(self, stop: asyncio.Event) -> None:
+        for task in self._tasks:
+            if stop.is_set() or not await task.run(stop):
+                return
+        self.has_generated = True
 
     async def evaluate_alone(self) -> Evaluated:
         """Hand the weights over and evaluate; nothing is trained."""

@@ -76,7 +76,9 @@ async def _run(setting: Setting) -> JobEnded:
         raise
     if account.step < job.train.num_steps:
         return account.ended("interrupted", f"stopped after step {account.step}")
-    return account.ended("succeeded", f"{job.train.num_steps} steps done")
+    if not driver.has_generated:
+        return account.ended("interrupted", "stopped while generating")
+    return account.ended("succeeded", f"{job.train.num_steps} steps done" if job.trains else "everything is generated")
 
 
 async def _while_held(claim: Claim, work: Coroutine[Any, Any, None]) -> None:
