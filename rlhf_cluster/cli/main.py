@@ -56,6 +56,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("rlhf_cluster.cli.eval:evaluate", "Run a job's held-out evaluation only."),
     "chat": ("rlhf_cluster.cli.chat:chat", "Talk to a checkpoint, streamed."),
     "recipes": ("rlhf_cluster.cli.recipes:recipes", "List and show the jobs that ship with this package."),
+    "data": ("rlhf_cluster.cli.data:data", "Show what a job's data gives; convert files of preferences."),
     "models": ("rlhf_cluster.cli.models:models", "List and add models that jobs can name."),
     "doctor": ("rlhf_cluster.cli.doctor:doctor", "Check this machine; every finding names its fix."),
     "schema": ("rlhf_cluster.cli.schema:schema", "Print the JSON Schema of a job file."),

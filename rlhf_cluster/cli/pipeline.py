@@ -24,6 +24,8 @@ file_argument = click.argument("file", type=click.Path(path_type=Path))
 ignore_code_option = click.option(
     "--ignore-code", is_flag=True, help="Keep stages of which nothing but Python code has changed."
 )
+MAX_SHOWN = 3
+"""Reasons in a line; JSON has all."""
 ACTS = {"keep": "unchanged", "resume": "goes on", "run": "runs", "perhaps": "runs if its inputs change"}
 
 
@@ -110,7 +112,7 @@ def _load(file: Path, overrides: tuple[str, ...]) -> tuple[Pipeline, ...]:
 def _tell(pipeline: Pipeline, progress: Progress) -> None:
     """On stderr, so that what the stages print stays theirs."""
     decision = progress.decision
-    why = "; ".join(decision.reasons)
+    why = _cell(decision.reasons)
     place = f"{pipeline.directory.name} {progress.number}/{progress.num_stages} {decision.stage}"
     click.echo(f"== {place}: {ACTS[decision.act]} ({why}) in {progress.job_dir}", err=True)
 
@@ -146,4 +148,7 @@ def _table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "; ".join(value) if isinstance(value, list) else value or "-"
+    if not isinstance(value, list | tuple):
+        return value or "-"
+    more = len(value) - MAX_SHOWN
+    return "; ".join([*value[:MAX_SHOWN], *[f"and {more} more"] * (more > 0)])

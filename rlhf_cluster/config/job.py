@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from rlhf_cluster.algorithms import AlgorithmSettings, type_name
+from rlhf_cluster.algorithms import SFT, AlgorithmSettings, type_name
 from rlhf_cluster.config.generation import ConstitutionSettings, PreferenceSettings
 from rlhf_cluster.config.sections import (
     AutoscaleSettings,
@@ -30,21 +29,8 @@ from rlhf_cluster.settings import Settings
 PROBE_TOLERANCE = {"bfloat16": 0.3, "float32": 0.001}
 
 
-NO_TRAINING: Mapping[str, Any] = {
-    "algorithm": {"type": "grpo"},
-    "train": {"num_steps": 0, "prompts_per_step": 1},
-}
-"""What a job that only generates need not say; nothing is asked of the algorithm."""
-
-
-def _only_training_needs(schema: dict[str, Any]) -> None:
-    schema["required"] = [name for name in schema["required"] if name not in NO_TRAINING]
-
-
 class JobConfig(Settings):
     """One job: which model learns what, from which prompts and rewards, on which workers."""
-
-    model_config = ConfigDict(json_schema_extra=_only_training_needs)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     """Lower-case letters, digits and dashes."""
@@ -68,17 +54,17 @@ class JobConfig(Settings):
     """The workers that score."""
     reference: ReferenceSettings = ReferenceSettings()
     """The frozen policy, where the algorithm needs it."""
-    algorithm: AlgorithmSettings
-    """`type` names a built-in one or an import path; the rest are its hyper-parameters."""
+    algorithm: AlgorithmSettings = SFT()
+    """`type` names a built-in one or an import path; the rest are its hyper-parameters. A job that only generates has
+    none."""
     learner: LearnerSettings = LearnerSettings()
     """The ranks that train."""
-    train: TrainSettings
-    """Batch arithmetic and staleness. A job with `[preferences]` or `[constitution]` may do without this table and the
-    algorithm's: it trains nothing then."""
+    train: TrainSettings = TrainSettings(num_steps=0, prompts_per_step=1)
+    """Batch arithmetic and staleness; left out, nothing is trained."""
     preferences: PreferenceSettings | None = None
-    """Pairs of completions to collect, after the last step."""
+    """Collects preference pairs from the policy's answers, after the last step where there are any."""
     constitution: ConstitutionSettings | None = None
-    """Answers to criticise and revise, after the last step."""
+    """Has the policy's answers criticised and revised by the principles of a constitution, likewise."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Held-out evaluation."""
     checkpoint: CheckpointSettings = CheckpointSettings()
@@ -112,18 +98,13 @@ class JobConfig(Settings):
         return "memory" if self.runtime == "local" else "object_store"
 
     @property
-    def trains(self) -> bool:
-        """False for a job that only generates."""
-        return self.train.num_steps > 0
-
-    @property
     def learn_from(self) -> str:
-        """`rollouts` or `data`; the former also where nothing is learned and the policy answers prompts."""
-        return (self.train.learn_from or self.algorithm.learns_from[0]) if self.trains else "rollouts"
+        """`rollouts` or `data`."""
+        return "rollouts" if not self.trains else self.train.learn_from or self.algorithm.learns_from[0]
 
     @property
-    def needs_reference(self) -> bool:
-        return self.trains and "reference" in self.algorithm.needs
+    def trains(self) -> bool:
+        return self.train.num_steps > 0
 
     @property
     def generates(self) -> bool:
@@ -154,13 +135,6 @@ class JobConfig(Settings):
     def has_one_rollout_worker(self) -> bool:
         """Whether there can be no second one: a process opens vLLM once, and the local runtime has one process."""
         return self.rollout.engine.type == "vllm" and self.runtime == "local"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _generating_needs_no_training(cls, job: Any) -> Any:
-        if isinstance(job, Mapping) and (job.get("preferences") or job.get("constitution")):
-            return {**NO_TRAINING, **job}
-        return job
 
     @model_validator(mode="after")
     def _sections_agree(self) -> JobConfig:
@@ -216,7 +190,7 @@ def _transport_suits_runtime(job: JobConfig) -> str | None:
 
 
 def _algorithm_has_its_reward(job: JobConfig) -> str | None:
-    if job.trains and "reward" in job.algorithm.needs and not job.rewards and job.learn_from == "rollouts":
+    if "reward" in job.algorithm.needs and not job.rewards and job.learn_from == "rollouts":
         name = type_name(job.algorithm)
         return f"algorithm.type = {name!r} needs a reward and rewards is empty: add a [[rewards]] table"
     return None
@@ -224,7 +198,7 @@ def _algorithm_has_its_reward(job: JobConfig) -> str | None:
 
 def _group_is_large_enough(job: JobConfig) -> str | None:
     least = job.algorithm.min_completions
-    if job.trains and job.train.completions_per_prompt < least and job.learn_from == "rollouts":
+    if job.train.completions_per_prompt < least and job.learn_from == "rollouts":
         return (
             f"train.completions_per_prompt = {job.train.completions_per_prompt} with algorithm.type = "
             f"{type_name(job.algorithm)!r}, which compares completions of one prompt: set it to {least} or more"
@@ -257,9 +231,35 @@ def _autoscale_has_room(job: JobConfig) -> str | None:
     return None
 
 
+def _there_is_something_to_do(job: JobConfig) -> str | None:
+    tasks = job.preferences or job.constitution
+    if not job.trains and not tasks:
+        return (
+            "train.num_steps = 0 and nothing to generate: add a [train] table with num_steps, or [preferences] or "
+            "[constitution]"
+        )
+    if job.trains and "algorithm" not in job.model_fields_set:
+        return f'algorithm: missing, and train.num_steps = {job.train.num_steps}: add a table such as {{type = "grpo"}}'
+    if tasks and job.learn_from == "data":
+        return (
+            f"algorithm.type = {type_name(job.algorithm)!r} learns from data.train, whose prompts [preferences] and "
+            "[constitution] would answer: let a job of its own do that, with this job's checkpoint as its model"
+        )
+    return None
+
+
+def _rule_has_its_rewards(job: JobConfig) -> str | None:
+    if job.preferences and job.preferences.labels == "rule" and not job.rewards:
+        return (
+            'preferences.labels = "rule" and rewards is empty: add a [[rewards]] table, or let a judge or people label '
+            '(labels = "judge" or "none")'
+        )
+    return None
+
+
 def _algorithm_learns_from_that(job: JobConfig) -> str | None:
     possible = job.algorithm.learns_from
-    if job.trains and job.learn_from not in possible:
+    if job.learn_from not in possible:
         return (
             f"train.learn_from = {job.learn_from!r} with algorithm.type = {type_name(job.algorithm)!r}, which learns "
             f"from {' or '.join(possible)}: leave learn_from out, or choose another algorithm"
@@ -276,31 +276,9 @@ def _data_has_no_age(job: JobConfig) -> str | None:
     return None
 
 
-def _has_something_to_do(job: JobConfig) -> str | None:
-    if not (job.trains or job.preferences or job.constitution):
-        return "train.num_steps = 0 without [preferences] and [constitution] leaves nothing to do: set it to 1 or more"
-    return None
-
-
-def _generating_has_its_prompts(job: JobConfig) -> str | None:
-    if (job.preferences or job.constitution) and job.learn_from == "data":
-        return (
-            'train.learn_from = "data" with [preferences] or [constitution], which answer the prompts of data.train: '
-            "make it two jobs, one that trains and one that generates from its checkpoint"
-        )
-    return None
-
-
-def _rule_labels_have_rewards(job: JobConfig) -> str | None:
-    if job.preferences and job.preferences.labels == "rule" and not job.rewards:
-        return 'preferences.labels = "rule" labels by the rewards, and rewards is empty: add a [[rewards]] table'
-    return None
-
-
 CHECKS: tuple[Any, ...] = (
-    _has_something_to_do,
-    _generating_has_its_prompts,
-    _rule_labels_have_rewards,
+    _there_is_something_to_do,
+    _rule_has_its_rewards,
     _algorithm_learns_from_that,
     _data_has_no_age,
     _autoscale_has_room,

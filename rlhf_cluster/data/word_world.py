@@ -150,6 +150,13 @@ def demonstrations(
     return [(text, demonstrator.answer(text, generator)) for text in chosen]
 
 
+def demonstrated(*, split: str = "train", num_rows: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
+    """Demonstrations as `{"prompt", "completion", "kind"}`, 4,096 unless `num_rows` says otherwise: for `sft`."""
+    prompts = [row["prompt"] for row in rows(split=split)]
+    pairs = demonstrations(num_rows or 4096, seed=seed, prompts=prompts)
+    return [{"prompt": prompt, "completion": answer, "kind": task(prompt)[0]} for prompt, answer in pairs]
+
+
 @cache
 def vocabulary() -> tuple[str, ...]:
     """Every word of the world, sorted; the tokenizer adds its special tokens."""

@@ -14,19 +14,20 @@ from rlhf_cluster.data.stream import PromptStream
 from rlhf_cluster.driver.checkpoints import Checkpoints, by_step, moved_fields
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.driver.collect import PreferenceCollector
 from rlhf_cluster.driver.control import Control
 from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Statuses
 from rlhf_cluster.driver.fleet import Fleet
-from rlhf_cluster.driver.generate import Task, tasks_of
 from rlhf_cluster.driver.ledger.ledger import Ledger
-from rlhf_cluster.driver.loop import Driver
+from rlhf_cluster.driver.loop import Driver, Task
 from rlhf_cluster.driver.mailbox import Mailbox
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.prompts import JobPrompts
 from rlhf_cluster.driver.recorded import Recorded
 from rlhf_cluster.driver.replica import LearnerReplica
+from rlhf_cluster.driver.revise import AnswerReviser
 from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.driver.sampler import Sampler
 from rlhf_cluster.driver.scoring import Scoring
@@ -90,10 +91,10 @@ async def open_driver(
             learner=learner,
             ledger=ledger,
             evaluator=Evaluator(job, sampler, scoring, learner, prompts=prompts, clock=clock),
-            tasks=_tasks(setting, sampler, scoring, fleet, prompts=prompts),
             checkpoints=_checkpoints(setting, learner),
             role_figures=RoleFigures(statuses, clock),
             pacing=pacing,
+            tasks=_tasks(setting, prompts, sampler, scoring, fleet),
             emit=emit,
             clock=clock,
             at=setting.at,
@@ -118,13 +119,12 @@ def _feed(setting: Setting, fleet: Fleet, scoring: Scoring, *, ledger: Ledger, p
     return Recorded(job, scoring, ledger=ledger, examples=prompts.train, emit=emit, clock=clock)
 
 
-def _tasks(
-    setting: Setting, sampler: Sampler, scoring: Scoring, fleet: Fleet, *, prompts: JobPrompts
-) -> tuple[Task, ...]:
-    if not isinstance(prompts.train, PromptStream):
+def _tasks(setting: Setting, prompts: JobPrompts, sampler: Sampler, scoring: Scoring, fleet: Fleet) -> tuple[Task, ...]:
+    job = setting.job
+    if not isinstance(prompts.train, PromptStream) or not (job.preferences or job.constitution):
         return ()
     bench = Workbench(
-        job=setting.job,
+        job=job,
         job_dir=setting.job_dir,
         prompts=prompts.train,
         sampler=sampler,
@@ -132,9 +132,11 @@ def _tasks(
         fleet=fleet,
         emit=setting.emit,
         clock=setting.clock,
-        step=setting.job.train.num_steps,
+        step=job.train.num_steps,
     )
-    return tasks_of(bench)
+    revising = [AnswerReviser(bench, job.constitution)] if job.constitution else []
+    collecting = [PreferenceCollector(bench, job.preferences)] if job.preferences else []
+    return (*revising, *collecting)
 
 
 async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerReplica:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import Checkpoints
@@ -22,7 +22,6 @@ from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures, tally_figures
 from rlhf_cluster.driver.fleet import Fleet
-from rlhf_cluster.driver.generate import Task
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.errors import RoleError, StorageError
@@ -37,6 +36,14 @@ if TYPE_CHECKING:
 MAX_LAST_SAVES = 3
 
 
+class Task(Protocol):
+    """What a job does with its policy besides training it."""
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Whether it was done before `stop` was set; it goes on where it ended."""
+        ...
+
+
 class Driver:
     """Owns the order of things. Holds no weights, no tokens beyond the batch at hand, and no policy of its own."""
 
@@ -49,23 +56,22 @@ class Driver:
         learner: LearnerReplica,
         ledger: Ledger,
         evaluator: Evaluator,
-        tasks: Sequence[Task],
         checkpoints: Checkpoints,
         role_figures: RoleFigures,
         pacing: Pacing,
+        tasks: Sequence[Task] = (),
         emit: Callable[[Event], None],
         clock: Clock,
         at: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`at` is called with the name of every transition that the driver is about to make."""
+        """`tasks` are done after the last step. `at` is called with the name of every transition that the driver is
+        about to make."""
         self.job = job
         self.feed = feed
         self.fleet = fleet
         self.learner = learner
         self.ledger = ledger
         self.evaluator = evaluator
-        self.has_generated = False
-        """Whether the tasks after the last step are done; true where there are none."""
         self.checkpoints = checkpoints
         self.emit = emit
         self.clock = clock
@@ -76,9 +82,11 @@ class Driver:
         self.phase = ""
         self.wants_checkpoint = False
         self.pacing = pacing
+        self.is_finished = False
+        """All steps and tasks are done."""
+        self._tasks = tasks
         self._role_figures = role_figures
         self._at = at
-        self._tasks = tuple(tasks)
         self._saving: asyncio.Task[None] | None = None
         may_learn_early = job.algorithm.by_group and job.algorithm.updates == (1, 1)
         self._on_head = learner.learn_head if job.train.learn_early and may_learn_early else None
@@ -87,8 +95,7 @@ class Driver:
         self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Train until the last step and then generate what the job asks for, or until `stop` is set and the step or
-        block under way is done."""
+        """Train until the last step, or until `stop` is set and the step under way is done."""
         if self.job.learn_from == "rollouts":
             self._enter("handing the weights to the rollout workers")
             await self._hand_over()
@@ -101,7 +108,7 @@ class Driver:
             await self._evaluate_when(last or self._due(self.job.evaluation.every_steps))
             await self._save_when(self._due(self.job.checkpoint.every_steps))
         await self._save_last()
-        await self._generate(stop)
+        self.is_finished = self.step == self.job.train.num_steps and await self._tasks_done(stop)
 
     async def train_step(self) -> None:
         """One optimizer step."""
@@ -118,11 +125,13 @@ class Driver:
         self.step += 1
         await self._report(batch, report, adopted, watch)
 
-    async def _generate(self, stop: asyncio.Event) -> None:
+    async def _tasks_done(self, stop: asyncio.Event) -> bool:
+        """Whether they were all done before `stop` was set."""
         for task in self._tasks:
+            await self._hand_over()
             if stop.is_set() or not await task.run(stop):
-                return
-        self.has_generated = True
+                return False
+        return True
 
     async def evaluate_alone(self) -> Evaluated:
         """Hand the weights over and evaluate; nothing is trained."""
@@ -168,7 +177,7 @@ class Driver:
         )
 
     async def _evaluate_when(self, due: bool) -> None:
-        if due and self.evaluator.has_work:
+        if due and self.job.trains and self.evaluator.has_work:
             self._enter("evaluating")
             self._evaluated = await self.evaluator.evaluate(step=self.step, feed=self.feed, hand_over=self._hand_over)
             self.emit(self._evaluated)

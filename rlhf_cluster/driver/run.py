@@ -74,11 +74,9 @@ async def _run(setting: Setting) -> JobEnded:
     except BaseException as error:
         account.ended("failed", str(error))
         raise
-    if account.step < job.train.num_steps:
+    if not driver.is_finished:
         return account.ended("interrupted", f"stopped after step {account.step}")
-    if not driver.has_generated:
-        return account.ended("interrupted", "stopped while generating")
-    return account.ended("succeeded", f"{job.train.num_steps} steps done" if job.trains else "everything is generated")
+    return account.ended("succeeded", f"{job.train.num_steps} steps done" if job.trains else "all is generated")
 
 
 async def _while_held(claim: Claim, work: Coroutine[Any, Any, None]) -> None:

@@ -63,7 +63,10 @@ def _checked(tree: Mapping[str, Any], *, source: str) -> PipelineConfig:
 def _pipeline(config: PipelineConfig, seed: int, path: Path) -> Pipeline:
     directory = config.output_dir / (f"{config.name}-seed-{seed}" if config.seeds else config.name)
     stages = ordered(
-        [_stage(name, stage, seed=seed, directory=directory, source=path) for name, stage in config.stages.items()]
+        [
+            _stage(name, stage, defaults=config.defaults, seed=seed, directory=directory, source=path)
+            for name, stage in config.stages.items()
+        ]
     )
     for stage in stages:
         likely = stage.resolved(lambda reference: str(likely_place(directory / f"{reference.stage}-1", reference)))
@@ -71,10 +74,14 @@ def _pipeline(config: PipelineConfig, seed: int, path: Path) -> Pipeline:
     return Pipeline(name=config.name, seed=seed, directory=directory.resolve(), stages=stages)
 
 
-def _stage(name: str, settings: StageSettings, *, seed: int, directory: Path, source: Path) -> Stage:
+def _stage(
+    name: str, settings: StageSettings, *, defaults: Mapping[str, Any], seed: int, directory: Path, source: Path
+) -> Stage:
     where = f"{source}: stages.{name}"
-    tree = deepcopy(settings.job) if isinstance(settings.job, dict) else parse(_job_file(settings.job, source, where))
-    tree |= {"seed": seed}
+    tree = {**deepcopy(dict(defaults)), "seed": seed}
+    own = settings.job if isinstance(settings.job, dict) else parse(_job_file(settings.job, source, where))
+    for key, value in _merged(own, tree):
+        set_key(tree, key, value, said=f"{where}.job.{key}")
     for key, value in _merged(settings.with_, tree):
         set_key(tree, key, value, said=f"{where}.with.{key}")
     tree |= {"name": name.replace("_", "-"), "output_dir": str(directory)}

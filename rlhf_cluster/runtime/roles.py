@@ -138,7 +138,7 @@ def make_roles(
             step=step,
         )
 
-    needs_reference = job.needs_reference
+    needs_reference = "reference" in job.algorithm.needs
     return Roles(
         rollout=pool("rollout", "rollout worker", specs.rollout, job.rollout, adopts=True),
         reward=pool("reward", "reward server", specs.reward, job.reward_server) if job.has_reward_servers else None,

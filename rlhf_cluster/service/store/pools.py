@@ -42,7 +42,7 @@ def _sizes(config: JobConfig) -> dict[str, int]:
         sizes["rollout"] = config.rollout.num_workers
     if config.has_reward_servers:
         sizes["reward"] = config.reward_server.num_workers
-    if config.needs_reference:
+    if "reference" in config.algorithm.needs:
         sizes["reference"] = config.reference.num_workers
     return sizes
 

@@ -45,18 +45,6 @@ CASES = {
         ["algorithm.type=sft", "train.max_staleness=1"],
         ["train.max_staleness = 1", "learns from data", "leave it out"],
     ),
-    "_has_something_to_do": (
-        ["train.num_steps=0"],
-        ["train.num_steps = 0", "[preferences]", "[constitution]", "set it to 1 or more"],
-    ),
-    "_generating_has_its_prompts": (
-        ["algorithm.type=sft", "preferences.labels=none"],
-        ['train.learn_from = "data"', "[preferences]", "make it two jobs"],
-    ),
-    "_rule_labels_have_rewards": (
-        ["preferences.labels=rule", "rewards=[]", "train.num_steps=0"],
-        ['preferences.labels = "rule"', "add a [[rewards]] table"],
-    ),
     "_engine_serves_what_travels": (
         ["rollout.engine.type=vllm", "rollout.engine.dtype=float32", "learner.precision=bf16"],
         ["rollout.engine.dtype = 'float32'", "weights travel as bfloat16", "weights.dtype = 'float32'"],
@@ -94,9 +82,6 @@ def test_the_change_that_is_offered_helps(name):
         "_group_is_large_enough": ["train.completions_per_prompt=2"],
         "_algorithm_learns_from_that": ["algorithm.type=sft"],
         "_data_has_no_age": ["train.max_staleness=0"],
-        "_has_something_to_do": ["train.num_steps=1"],
-        "_generating_has_its_prompts": ["train.num_steps=0"],
-        "_rule_labels_have_rewards": ['rewards=[{function="word_world"}]'],
         "_engine_serves_what_travels": ["weights.dtype=float32"],
     }
     make_job([*CASES[name][0], *changes[name]])

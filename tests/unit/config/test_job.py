@@ -8,7 +8,6 @@ import pickle
 import pydantic
 import pytest
 
-from rlhf_cluster.config import JobConfig
 from rlhf_cluster.testing import make_job
 
 
@@ -60,19 +59,3 @@ def test_the_transport_suits_the_runtime(overrides, transport):
 
 def test_an_algorithm_without_rewards_needs_none():
     assert make_job(["rewards=[]", "algorithm.type=sft"]).rewards == ()
-
-
-def test_a_job_that_only_generates_says_nothing_of_training():
-    tree = make_job(["preferences.labels=none", "rewards=[]", "train.num_steps=0"]).model_dump(mode="json", exclude={"train", "algorithm"})
-    job = JobConfig.model_validate(tree)
-    assert not job.trains
-    assert (job.generates, job.needs_reference, job.has_reward_servers) == (True, False, False)
-    assert not {"train", "algorithm"} & set(JobConfig.model_json_schema()["required"])
-    with pytest.raises(pydantic.ValidationError, match="train"):
-        JobConfig.model_validate({**tree, "preferences": None})
-
-
-def test_a_job_may_train_and_then_generate():
-    job = make_job(["preferences.num_pairs=4"])
-    assert job.trains
-    assert job.generates
