@@ -11,6 +11,7 @@ from rlhf_cluster.records.events import (
     CheckpointSaved,
     Evaluated,
     Event,
+    Generated,
     GroupDropped,
     JobEnded,
     JobStarted,
@@ -59,6 +60,9 @@ class Progress:
                 self._see_metrics(event.metrics)
                 if math.isfinite(reward := event.metrics.get("eval/reward_mean", math.nan)):
                     self.evaluations.append((event.step, reward))
+            case Generated():
+                self._see_metrics(event.metrics)
+                self.phase = f"{event.task}: {event.num_done} of {event.num_total} prompts"
             case GroupDropped():
                 self.num_dropped += 1
             case RewardFailed():

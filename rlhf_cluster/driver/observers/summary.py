@@ -53,9 +53,8 @@ class Summary:
         return f"rlhf chat {self.checkpoint}" if self.checkpoint else None
 
     def _headline(self) -> str:
-        lines = [
-            f"{self.job_name}: {self.outcome} after {self.step} of {self.num_steps} steps, {duration(self.wall_s)}"
-        ]
+        steps = f" after {self.step} of {self.num_steps} steps" if self.num_steps else ""
+        lines = [f"{self.job_name}: {self.outcome}{steps}, {duration(self.wall_s)}"]
         if self.message and self.outcome != "succeeded":
             lines.append(self.message)
         if self.reward_before is not None and self.reward_after is None:
