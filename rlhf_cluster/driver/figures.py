@@ -11,6 +11,7 @@ import numpy as np
 
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.errors import RoleError
+from rlhf_cluster.functional.statistics import repetition_of_each
 from rlhf_cluster.records import Batch, RolloutGroup, WorkerStatus
 
 if TYPE_CHECKING:
@@ -27,12 +28,14 @@ def batch_figures(batch: Batch) -> dict[str, float]:
     if not ages:
         # Recorded: nobody sampled them, and what their rewards say is which of them people preferred.
         return {"driver/batch_tokens": float(batch.num_tokens), "data/completion_length_mean": float(lengths.mean())}
+    token_ids = np.concatenate([group.token_ids for group in batch.groups])
     figures = {
         "driver/staleness_max": float(max(ages)),
         "driver/staleness_mean": float(np.mean(ages)),
         "driver/batch_tokens": float(batch.num_tokens),
         "rollout/completion_length_mean": float(lengths.mean()),
         "rollout/truncated_rate": float(np.mean([r == "length" for g in batch.groups for r in g.finish_reasons])),
+        "rollout/repetition": float(repetition_of_each(token_ids, lengths).mean()),
     }
     return figures | reward_figures(batch.groups, prefix="reward")
 
