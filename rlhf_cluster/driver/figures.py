@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+MAX_REPETITION_TOKENS = 1 << 16
+"""Repetition is counted in so many tokens of a batch."""
+
 
 def batch_figures(batch: Batch) -> dict[str, float]:
     """By metric name: rewards and their parts, lengths, staleness."""
@@ -28,16 +31,23 @@ def batch_figures(batch: Batch) -> dict[str, float]:
     if not ages:
         # Recorded: nobody sampled them, and what their rewards say is which of them people preferred.
         return {"driver/batch_tokens": float(batch.num_tokens), "data/completion_length_mean": float(lengths.mean())}
-    token_ids = np.concatenate([group.token_ids for group in batch.groups])
     figures = {
         "driver/staleness_max": float(max(ages)),
         "driver/staleness_mean": float(np.mean(ages)),
         "driver/batch_tokens": float(batch.num_tokens),
         "rollout/completion_length_mean": float(lengths.mean()),
         "rollout/truncated_rate": float(np.mean([r == "length" for g in batch.groups for r in g.finish_reasons])),
-        "rollout/repetition": float(repetition_of_each(token_ids, lengths).mean()),
+        "rollout/repetition": _repetition(batch.groups),
     }
     return figures | reward_figures(batch.groups, prefix="reward")
+
+
+def _repetition(groups: Sequence[RolloutGroup]) -> float:
+    """Mean over the completions of the first groups: a million tokens would take a second of the driver's time."""
+    tokens_before = np.cumsum([0] + [group.num_tokens for group in groups[:-1]])
+    read = [group for group, before in zip(groups, tokens_before, strict=True) if before < MAX_REPETITION_TOKENS]
+    token_ids, lengths = (np.concatenate([getattr(g, name) for g in read]) for name in ("token_ids", "lengths"))
+    return float(repetition_of_each(token_ids, lengths).mean())
 
 
 def tally_figures(tally: Tally) -> dict[str, float]:

@@ -194,3 +194,21 @@ def test_a_judge_has_to_be_a_reward_that_is_not_trained_on(overrides, message):
 def test_a_judge_needs_held_out_prompts():
     with pytest.raises(ConfigError, match=r"there are none: add a \[data.eval\] table"):
         make_job(["guards.judge=gold"], rewards=REWARDS)
+
+
+def test_a_view_says_what_stands_until_all_is_well(stage):
+    rank = Reports("learner/kl", 3.0, 0.1)
+    job = make_job(["train.num_steps=2", "guards.kl_steps=1", "guards.on_kl_runaway=warn"])
+    made = stage(job, fake_roles(rank=rank))
+
+    async def two_steps(driver: Any, roles: Any) -> list[str]:
+        await made.serve(driver)
+        said = []
+        for _ in range(2):
+            await driver.train_step()
+            said.append(driver.guards.sentence)
+        return said
+
+    first, second = made.play(two_steps)
+    assert first.startswith("kl_runaway: the KL to the reference was above")
+    assert second == ""
