@@ -95,7 +95,8 @@ def rlhf() -> None:
 
     JOB is the id of a job of the service, the beginning of one, a name, @last, or the directory of a job that runs
     without a service. Exit codes: 0 done, 1 the job failed or refused, 2 wrong usage or configuration, 3 not found, 4
-    not allowed, 5 no driver or no service answers, 130 interrupted. RLHF_DEBUG=1 shows tracebacks.
+    not allowed, 5 no driver or no service answers, 6 a guard ended the job, 130 interrupted. RLHF_DEBUG=1 shows
+    tracebacks.
     """
 
 

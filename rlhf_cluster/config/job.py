@@ -20,6 +20,7 @@ from rlhf_cluster.config.sections import (
     WeightsSettings,
 )
 from rlhf_cluster.data.settings import DataSettings
+from rlhf_cluster.flow.guards import GuardSettings
 from rlhf_cluster.learner.settings import LearnerSettings
 from rlhf_cluster.reference.settings import ReferenceSettings
 from rlhf_cluster.rewards.settings import RewardServerSettings, RewardSettings, check_rewards
@@ -77,6 +78,8 @@ class JobConfig(Settings):
     """What is done about roles that are lost."""
     autoscale: AutoscaleSettings | None = None
     """Has a policy set the number of rollout workers, until `rlhf scale` says otherwise."""
+    guards: GuardSettings = GuardSettings()
+    """What ends the job, or is warned about, because learning goes wrong."""
     ray: RaySettings = RaySettings()
     """Which Ray cluster."""
     observers: tuple[str, ...] = ("journal", "console", "tensorboard", "samples", "curve")
@@ -276,7 +279,29 @@ def _data_has_no_age(job: JobConfig) -> str | None:
     return None
 
 
+def _judge_is_one(job: JobConfig) -> str | None:
+    judge = job.guards.judge
+    if judge is None:
+        return None
+    weights = {reward.label: reward.weight for reward in job.rewards}
+    if judge not in weights:
+        known = ", ".join(map(repr, weights)) or "none"
+        return f"guards.judge = {judge!r} is no reward of the job, whose rewards are {known}: name one with weight = 0"
+    if weights[judge]:
+        return (
+            f"guards.judge = {judge!r} has weight = {weights[judge]:g}, so it is trained on and cannot judge: set its "
+            "weight to 0, or name another reward"
+        )
+    if job.data.eval is None or not job.has_reward_servers:
+        return (
+            f"guards.judge = {judge!r} judges the policy's answers to held-out prompts, and there are none: add a "
+            "[data.eval] table of prompts, or leave the judge out"
+        )
+    return None
+
+
 CHECKS: tuple[Any, ...] = (
+    _judge_is_one,
     _there_is_something_to_do,
     _rule_has_its_rewards,
     _algorithm_learns_from_that,

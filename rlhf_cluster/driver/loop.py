@@ -22,6 +22,7 @@ from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures, tally_figures
 from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.guards import Guards
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.errors import RoleError, StorageError
@@ -59,6 +60,7 @@ class Driver:
         checkpoints: Checkpoints,
         role_figures: RoleFigures,
         pacing: Pacing,
+        guards: Guards,
         tasks: Sequence[Task] = (),
         emit: Callable[[Event], None],
         clock: Clock,
@@ -82,6 +84,7 @@ class Driver:
         self.phase = ""
         self.wants_checkpoint = False
         self.pacing = pacing
+        self.guards = guards
         self.is_finished = False
         """All steps and tasks are done."""
         self._tasks = tasks
@@ -95,12 +98,12 @@ class Driver:
         self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Train until the last step, or until `stop` is set and the step under way is done."""
+        """Train until the last step, or until `stop` is set or a guard has tripped, and the step under way is done."""
         if self.job.learn_from == "rollouts":
             self._enter("handing the weights to the rollout workers")
             await self._hand_over()
         await self._evaluate_when(not stop.is_set())
-        while self.step < self.job.train.num_steps and not stop.is_set():
+        while self.step < self.job.train.num_steps and not stop.is_set() and self.guards.stopped_by is None:
             self._enter("training")
             self.step_under_way = self.step + 1
             await self.train_step()
@@ -170,17 +173,18 @@ class Driver:
             metrics["weights/adopt_s"] = max(proof.adopt_s for proof in adopted)
         if not tally.was_paused and self.job.learn_from == "rollouts":
             metrics |= self.pacing.observe(metrics, step=self.step)
-        self.emit(
-            StepDone(
-                time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
-            )
+        done = StepDone(
+            time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
         )
+        self.emit(done)
+        self.guards.see_step(done)
 
     async def _evaluate_when(self, due: bool) -> None:
         if due and self.job.trains and self.evaluator.has_work:
             self._enter("evaluating")
             self._evaluated = await self.evaluator.evaluate(step=self.step, feed=self.feed, hand_over=self._hand_over)
             self.emit(self._evaluated)
+            self.guards.see_evaluation(self._evaluated)
 
     async def _save_when(self, due: bool) -> None:
         """The learner is asked for the state of this step now; the files are written while training goes on."""

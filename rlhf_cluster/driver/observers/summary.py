@@ -40,6 +40,8 @@ class Summary:
     reward_before: float | None
     reward_after: float | None
     """`eval/reward_mean` of the first and of the last evaluation; None when there was none, or no second one."""
+    guards: tuple[str, ...]
+    """What the guards have warned about; what one has ended the job for is the `message`."""
     completions: tuple[BeforeAfter, ...]
     job_dir: Path
     curve: Path | None
@@ -62,7 +64,7 @@ class Summary:
         if self.reward_before is not None and self.reward_after is not None:
             gain = self.reward_after - self.reward_before
             lines.append(f"held-out reward {self.reward_before:.3f} -> {self.reward_after:.3f} ({gain:+.3f})")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.guards])
 
     def _places(self) -> str:
         places = (
@@ -98,6 +100,7 @@ def summarise(entries: Iterable[Mapping[str, Any]]) -> Summary | None:
         wall_s=last["time_s"] - kinds["JobStarted"][0]["time_s"],
         reward_before=first.get("metrics", {}).get("eval/reward_mean"),
         reward_after=newest.get("metrics", {}).get("eval/reward_mean"),
+        guards=tuple(entry["text"] for entry in kinds.get("GuardTripped", []) if entry["deed"] == "warn"),
         completions=_pairs(first.get("samples", []), newest.get("samples", [])),
         job_dir=job_dir,
         curve=picture if picture.exists() else None,

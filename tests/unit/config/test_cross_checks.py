@@ -9,6 +9,10 @@ from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.testing import make_job
 
 CASES = {
+    "_judge_is_one": (
+        ["guards.judge=fake"],
+        ["guards.judge = 'fake' has weight = 1", "so it is trained on and cannot judge", "set its weight to 0"],
+    ),
     "_autoscale_has_room": (
         ["autoscale.max_workers=2", "rollout.num_workers=3"],
         ["rollout.num_workers = 3", "autoscale.min_workers = 1", "max_workers = 2: start between them"],
