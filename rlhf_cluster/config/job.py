@@ -19,6 +19,7 @@ from rlhf_cluster.config.sections import (
     WeightsSettings,
 )
 from rlhf_cluster.data.settings import DataSettings
+from rlhf_cluster.errors import did_you_mean
 from rlhf_cluster.learner.settings import LearnerSettings
 from rlhf_cluster.reference.settings import ReferenceSettings
 from rlhf_cluster.rewards.settings import RewardServerSettings, RewardSettings, check_rewards
@@ -73,7 +74,7 @@ class JobConfig(Settings):
     """Has a policy set the number of rollout workers, until `rlhf scale` says otherwise."""
     ray: RaySettings = RaySettings()
     """Which Ray cluster."""
-    observers: tuple[str, ...] = ("journal", "console", "tensorboard", "samples", "curve")
+    observers: tuple[str, ...] = ("journal", "console", "tensorboard", "samples", "curve", "held_out")
     """Who listens to the job's events: built-in names or import paths."""
 
     @property
@@ -107,6 +108,11 @@ class JobConfig(Settings):
     def has_reward_servers(self) -> bool:
         """A recorded completion brings its reward along; what the policy answers is scored."""
         return bool(self.rewards) and self.generates
+
+    @property
+    def has_reference(self) -> bool:
+        """To learn with, or to measure in evaluations how far from it the policy is."""
+        return "reference" in self.algorithm.needs or (self.evaluation.reference and self.generates)
 
     @property
     def temperature(self) -> float:
@@ -240,6 +246,31 @@ def _data_has_no_age(job: JobConfig) -> str | None:
     return None
 
 
+def _kl_is_of_what_is_sampled(job: JobConfig) -> str | None:
+    if job.evaluation.reference and job.evaluation.temperature != job.temperature:
+        return (
+            f"evaluation.reference = true with evaluation.temperature = {job.evaluation.temperature:g}, while the "
+            f"reference divides logits by {job.temperature:g}: the KL would be of two different things; set "
+            f"evaluation.temperature = {job.temperature:g}"
+        )
+    return None
+
+
+def _completions_can_pass(job: JobConfig) -> str | None:
+    evaluation, names = job.evaluation, ("reward", *(reward.label for reward in job.rewards))
+    if evaluation.pass_at_k and evaluation.pass_reward not in names:
+        return (
+            f"evaluation.pass_reward = {evaluation.pass_reward!r} is no reward of this job"
+            f"{did_you_mean(evaluation.pass_reward, names)}; there are {', '.join(names)}"
+        )
+    if (most := max(evaluation.pass_at_k, default=0)) > evaluation.completions_per_prompt:
+        return (
+            f"evaluation.pass_at_k holds {most} and evaluation.completions_per_prompt is "
+            f"{evaluation.completions_per_prompt}: draw at least as many completions"
+        )
+    return None
+
+
 CHECKS: tuple[Any, ...] = (
     _algorithm_learns_from_that,
     _data_has_no_age,
@@ -251,4 +282,6 @@ CHECKS: tuple[Any, ...] = (
     _algorithm_has_its_reward,
     _group_is_large_enough,
     _engine_serves_what_travels,
+    _kl_is_of_what_is_sampled,
+    _completions_can_pass,
 )
