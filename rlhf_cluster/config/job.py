@@ -20,6 +20,7 @@ from rlhf_cluster.config.sections import (
     WeightsSettings,
 )
 from rlhf_cluster.data.settings import DataSettings
+from rlhf_cluster.errors import did_you_mean
 from rlhf_cluster.flow.guards import GuardSettings
 from rlhf_cluster.learner.settings import LearnerSettings
 from rlhf_cluster.reference.settings import ReferenceSettings
@@ -82,7 +83,7 @@ class JobConfig(Settings):
     """What ends the job, or is warned about, because learning goes wrong."""
     ray: RaySettings = RaySettings()
     """Which Ray cluster."""
-    observers: tuple[str, ...] = ("journal", "console", "tensorboard", "samples", "curve")
+    observers: tuple[str, ...] = ("journal", "console", "tensorboard", "samples", "curve", "held_out")
     """Who listens to the job's events: built-in names or import paths."""
 
     @property
@@ -120,6 +121,11 @@ class JobConfig(Settings):
     def has_reward_servers(self) -> bool:
         """A recorded completion brings its reward along; what the policy answers is scored."""
         return bool(self.rewards) and self.generates
+
+    @property
+    def has_reference(self) -> bool:
+        """To learn with, or to measure in evaluations how far from it the policy is."""
+        return "reference" in self.algorithm.needs or (self.evaluation.reference and self.generates)
 
     @property
     def temperature(self) -> float:
@@ -300,6 +306,31 @@ def _judge_is_one(job: JobConfig) -> str | None:
     return None
 
 
+def _kl_is_of_what_is_sampled(job: JobConfig) -> str | None:
+    if job.evaluation.reference and job.evaluation.temperature != job.temperature:
+        return (
+            f"evaluation.reference = true with evaluation.temperature = {job.evaluation.temperature:g}, while the "
+            f"reference divides logits by {job.temperature:g}: the KL would be of two different things; set "
+            f"evaluation.temperature = {job.temperature:g}"
+        )
+    return None
+
+
+def _completions_can_pass(job: JobConfig) -> str | None:
+    evaluation, names = job.evaluation, ("reward", *(reward.label for reward in job.rewards))
+    if evaluation.pass_at_k and evaluation.pass_reward not in names:
+        return (
+            f"evaluation.pass_reward = {evaluation.pass_reward!r} is no reward of this job"
+            f"{did_you_mean(evaluation.pass_reward, names)}; there are {', '.join(names)}"
+        )
+    if (most := max(evaluation.pass_at_k, default=0)) > evaluation.completions_per_prompt:
+        return (
+            f"evaluation.pass_at_k holds {most} and evaluation.completions_per_prompt is "
+            f"{evaluation.completions_per_prompt}: draw at least as many completions"
+        )
+    return None
+
+
 CHECKS: tuple[Any, ...] = (
     _judge_is_one,
     _there_is_something_to_do,
@@ -314,4 +345,6 @@ CHECKS: tuple[Any, ...] = (
     _algorithm_has_its_reward,
     _group_is_large_enough,
     _engine_serves_what_travels,
+    _kl_is_of_what_is_sampled,
+    _completions_can_pass,
 )
