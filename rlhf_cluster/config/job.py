@@ -240,10 +240,21 @@ def _data_has_no_age(job: JobConfig) -> str | None:
     return None
 
 
+def _four_bits_need_a_gpu(job: JobConfig) -> str | None:
+    lora = job.learner.lora
+    if lora and lora.quantise == "nf4" and not job.learner.gpus:
+        return (
+            'learner.lora.quantise = "nf4" with learner.gpus = 0, and 4-bit matrices are multiplied on a GPU: set '
+            'learner.gpus = 1, or quantise = "none"'
+        )
+    return None
+
+
 CHECKS: tuple[Any, ...] = (
     _algorithm_learns_from_that,
     _data_has_no_age,
     _autoscale_has_room,
+    _four_bits_need_a_gpu,
     _ranks_need_ddp,
     _ranks_need_processes,
     _vllm_workers_need_processes,
