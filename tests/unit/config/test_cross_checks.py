@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_cluster.config.job import CHECKS
+from rlhf_cluster.config.cross_checks import CHECKS
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.testing import make_job
 
