@@ -25,7 +25,8 @@ class TrainSettings(Settings):
     """Most versions that a token may lag behind the version it trains. 0 is synchronous: generate, then learn."""
     learn_early: bool = True
     """Compute the gradient of the oldest groups of a batch while the others are still generated. The step that comes
-    of it is the same to the bit. Only for algorithms that credit every group alone; the built-in ones do."""
+    of it is the same to the bit. Passed over where an algorithm credits the groups of a batch together, as `ppo` and
+    `reinforce_pp` do, or makes several updates of a batch."""
 
 
 class EvaluationSettings(Settings):

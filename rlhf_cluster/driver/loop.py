@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import Checkpoints
 from rlhf_cluster.driver.clock import Clock
@@ -43,6 +44,11 @@ class Task(Protocol):
     async def run(self, stop: asyncio.Event) -> bool:
         """Whether it was done before `stop` was set; it goes on where it ended."""
         ...
+
+
+def _may_begin_early(algorithm: Algorithm) -> bool:
+    """Whether the head of a batch can be learned before the rest is there: nothing of it waits for the other groups."""
+    return algorithm.by_group and "value" not in algorithm.needs and algorithm.updates == (1, 1)
 
 
 class Driver:
@@ -91,8 +97,7 @@ class Driver:
         self._role_figures = role_figures
         self._at = at
         self._saving: asyncio.Task[None] | None = None
-        may_learn_early = job.algorithm.by_group and job.algorithm.updates == (1, 1)
-        self._on_head = learner.learn_head if job.train.learn_early and may_learn_early else None
+        self._on_head = learner.learn_head if job.train.learn_early and _may_begin_early(job.algorithm) else None
         self._workers_follow = job.learn_from == "rollouts"
         self._served: int | None = None
         """The version that the rollout workers were given last."""
