@@ -46,7 +46,18 @@ class Detached(Interrupted):
 EXTRAS = {
     "service": ("alembic", "fastapi", "prometheus_client", "psycopg", "sqlalchemy", "starlette", "uvicorn"),
     "cpu": (
-        *("datasets", "gguf", "jinja2", "matplotlib", "pebble", "pyarrow", "ray", "safetensors", "tensorboardX"),
+        *(
+            "datasets",
+            "gguf",
+            "jinja2",
+            "matplotlib",
+            "pebble",
+            "peft",
+            "pyarrow",
+            "ray",
+            "safetensors",
+            "tensorboardX",
+        ),
         *("tokenizers", "torch", "transformers", "vaderSentiment", "vllm", "xxhash"),
     ),
 }

@@ -14,6 +14,7 @@ from rlhf_cluster.errors import StepRefused
 from rlhf_cluster.learner.role import LearnerRole
 from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
 from rlhf_cluster.learner.spec import LearnerSpec
+from rlhf_cluster.models.settings import LoraSettings
 from rlhf_cluster.records import Batch, StepReport
 from rlhf_cluster.testing import make_group, save_tiny_model
 
@@ -40,7 +41,9 @@ async def is_refused(role: LearnerRole) -> bool:
     return caught.value.request_ids == (3,)
 
 
-def train(model_path: Path, *, rank: int, num_ranks: int, meeting_point: str | None) -> tuple[list[StepReport], str]:
+def train(
+    model_path: Path, *, rank: int, num_ranks: int, meeting_point: str | None, lora: LoraSettings | None = None
+) -> tuple[list[StepReport], str]:
     import asyncio
 
     from rlhf_cluster.weights.filesystem import FilesystemTransport
@@ -50,6 +53,7 @@ def train(model_path: Path, *, rank: int, num_ranks: int, meeting_point: str | N
             backend="ddp" if num_ranks > 1 else "plain",
             num_ranks=num_ranks,
             precision="fp32",
+            lora=lora,
             microbatch_tokens=32,
             optimizer=OptimizerSettings(lr=1e-3),
             collective_timeout_s=60,
@@ -92,23 +96,35 @@ def saved_by(model_path: Path, *, num_ranks: int) -> Path:
     return path
 
 
-def second_rank(model_path: Path, meeting_point: str) -> None:
-    train(model_path, rank=1, num_ranks=2, meeting_point=meeting_point)
+def second_rank(model_path: Path, meeting_points: dict[LoraSettings | None, str]) -> None:
+    for lora, meeting_point in meeting_points.items():
+        train(model_path, rank=1, num_ranks=2, meeting_point=meeting_point, lora=lora)
 
 
 def test_two_ranks_train_as_one_does(tmp_path):
     model_path = save_tiny_model(tmp_path / "model")
-    alone, alone_weights = train(model_path, rank=0, num_ranks=1, meeting_point=None)
-    meeting_point = f"file://{tmp_path / 'meet'}"
-    other = multiprocessing.get_context("spawn").Process(target=second_rank, args=(model_path, meeting_point))
+    kinds = (None, LoraSettings(rank=4))
+    alone = [train(model_path, rank=0, num_ranks=1, meeting_point=None, lora=lora) for lora in kinds]
+    meeting_points = {lora: f"file://{tmp_path / f'meet-{number}'}" for number, lora in enumerate(kinds)}
+    other = multiprocessing.get_context("spawn").Process(target=second_rank, args=(model_path, meeting_points))
     other.start()
     try:
-        together, together_weights = train(model_path, rank=0, num_ranks=2, meeting_point=meeting_point)
+        together = [
+            train(model_path, rank=0, num_ranks=2, meeting_point=meeting_points[lora], lora=lora) for lora in kinds
+        ]
         other.join(timeout=60)
         assert other.exitcode == 0
     finally:
         other.kill()
         other.join()
+    for one, two in zip(alone, together, strict=True):
+        assert_agree(one, two)
+    files = [{file.name for file in saved_by(model_path, num_ranks=num_ranks).iterdir()} for num_ranks in (1, 2)]
+    assert files[1] - files[0] == {"generators_rank-1.pt"}
+
+
+def assert_agree(alone, together) -> None:
+    (alone, alone_weights), (together, together_weights) = alone, together
     for one, two in zip(alone, together, strict=True):
         for name in ("learner/loss", "learner/grad_norm", "learner/entropy", "learner/mismatch_kl"):
             assert two.metrics[name] == pytest.approx(one.metrics[name], rel=1e-5, abs=1e-6), name
@@ -118,5 +134,3 @@ def test_two_ranks_train_as_one_does(tmp_path):
         difference = np.abs(together_weights[name] - tensor)
         assert difference.max() < 1e-4, name
         assert (difference > 2e-6).sum() <= 4, name
-    files = [{file.name for file in saved_by(model_path, num_ranks=num_ranks).iterdir()} for num_ranks in (1, 2)]
-    assert files[1] - files[0] == {"generators_rank-1.pt"}
