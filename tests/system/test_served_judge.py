@@ -31,14 +31,14 @@ from rlhf_cluster.rewards.judges.table import make_judge
 from rlhf_cluster.rewards.sample import Failure, RewardSample
 from rlhf_cluster.testing import save_tiny_model
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
 WORDS = ("<unk>", "<eos>", "A", "B", "good", "bad", "worse", "Verdict:", "fine", "violated", "Option", "Request:")
 CHAT = "{% for message in messages %}{{ message['content'] }}{% endfor %} Reply:"
 NUM_WORDS = 64
-START_S = 240.0
+START_S = 480.0
 ANY_MASS: dict[str, Any] = {"min_letter_mass": 0.0, "constitution": "word-world"}
 ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
 PAIRS = (("good", "bad"), ("bad bad", "worse"), ("good good bad", "good"))
