@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -41,6 +41,14 @@ class EvaluationSettings(Settings):
     """Recorded examples taken from the start of `data.eval`, by a job that learns from data."""
     temperature: float = Field(1.0, ge=0)
     """0 is greedy."""
+    reference: bool = False
+    """Have the reference score the answers too, for the KL. Starts reference scorers where the algorithm needs none."""
+    pass_at_k: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Report pass@k for each of these: the chance that one of k completions passes."""
+    pass_reward: str = "reward"
+    """The reward by which a completion passes: a name of `[[rewards]]`, or `reward` for their weighted sum."""
+    pass_threshold: float = 1.0
+    """A completion passes when it is worth at least this."""
 
 
 class CheckpointSettings(Settings):

@@ -20,6 +20,7 @@ from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Statuses
 from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.guards import Guards
 from rlhf_cluster.driver.ledger.ledger import Ledger
 from rlhf_cluster.driver.loop import Driver, Task
 from rlhf_cluster.driver.mailbox import Mailbox
@@ -94,6 +95,7 @@ async def open_driver(
             checkpoints=_checkpoints(setting, learner),
             role_figures=RoleFigures(statuses, clock),
             pacing=pacing,
+            guards=Guards(job, setting.job_dir, step=learner.num_applied, emit=emit, clock=clock),
             tasks=_tasks(setting, prompts, sampler, scoring, fleet),
             emit=emit,
             clock=clock,

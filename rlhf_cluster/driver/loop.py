@@ -22,6 +22,7 @@ from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures, tally_figures
 from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.guards import Guards
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.errors import RoleError, StorageError
@@ -59,6 +60,7 @@ class Driver:
         checkpoints: Checkpoints,
         role_figures: RoleFigures,
         pacing: Pacing,
+        guards: Guards,
         tasks: Sequence[Task] = (),
         emit: Callable[[Event], None],
         clock: Clock,
@@ -82,6 +84,7 @@ class Driver:
         self.phase = ""
         self.wants_checkpoint = False
         self.pacing = pacing
+        self.guards = guards
         self.is_finished = False
         """All steps and tasks are done."""
         self._tasks = tasks
@@ -90,17 +93,18 @@ class Driver:
         self._saving: asyncio.Task[None] | None = None
         may_learn_early = job.algorithm.by_group and job.algorithm.updates == (1, 1)
         self._on_head = learner.learn_head if job.train.learn_early and may_learn_early else None
+        self._workers_follow = job.learn_from == "rollouts"
         self._served: int | None = None
         """The version that the rollout workers were given last."""
         self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Train until the last step, or until `stop` is set and the step under way is done."""
-        if self.job.learn_from == "rollouts":
+        """Train until the last step, or until `stop` is set or a guard has tripped, and the step under way is done."""
+        if self._workers_follow:
             self._enter("handing the weights to the rollout workers")
             await self._hand_over()
         await self._evaluate_when(not stop.is_set())
-        while self.step < self.job.train.num_steps and not stop.is_set():
+        while self.step < self.job.train.num_steps and not stop.is_set() and self.guards.stopped_by is None:
             self._enter("training")
             self.step_under_way = self.step + 1
             await self.train_step()
@@ -120,8 +124,7 @@ class Driver:
         self._at("update")
         report = await watch.time("driver/update_s", self.learner.update(batch))
         self._at("publish")
-        is_wanted = self.job.learn_from == "rollouts"
-        adopted = await watch.time("weights/hand_over_s", self._hand_over()) if is_wanted else []
+        adopted = await watch.time("weights/hand_over_s", self._followed())
         self.step += 1
         await self._report(batch, report, adopted, watch)
 
@@ -143,6 +146,10 @@ class Driver:
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
         await self.learner.aclose()
+
+    async def _followed(self) -> list[Adopted]:
+        """Whose answers are learned from has every version at once; others get it when they are to answer."""
+        return await self._hand_over() if self._workers_follow else []
 
     async def _hand_over(self) -> list[Adopted]:
         """Publish the learner's version and have the workers adopt it; what they are generating goes on under it."""
@@ -168,19 +175,20 @@ class Driver:
         if adopted:
             metrics["weights/probe_gap"] = max(proof.probe_gap for proof in adopted)
             metrics["weights/adopt_s"] = max(proof.adopt_s for proof in adopted)
-        if not tally.was_paused and self.job.learn_from == "rollouts":
+        if not tally.was_paused and self._workers_follow:
             metrics |= self.pacing.observe(metrics, step=self.step)
-        self.emit(
-            StepDone(
-                time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
-            )
+        done = StepDone(
+            time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
         )
+        self.emit(done)
+        self.guards.see_step(done)
 
     async def _evaluate_when(self, due: bool) -> None:
         if due and self.job.trains and self.evaluator.has_work:
             self._enter("evaluating")
             self._evaluated = await self.evaluator.evaluate(step=self.step, feed=self.feed, hand_over=self._hand_over)
             self.emit(self._evaluated)
+            self.guards.see_evaluation(self._evaluated)
 
     async def _save_when(self, due: bool) -> None:
         """The learner is asked for the state of this step now; the files are written while training goes on."""

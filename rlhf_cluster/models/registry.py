@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cluster.errors import ModelError, did_you_mean
+from rlhf_cluster.models.adapter_files import adapter_of, whole_model
 
 Progress = Callable[[str], None]
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -132,11 +133,17 @@ def _current(name: str, path: Path) -> bool:
 
 def _checked(path: Path) -> Path:
     """The path, if `transformers` and vLLM can find a model and a tokenizer in it."""
+    if not (path / "config.json").is_file() and adapter_of(path) is not None:
+        raise ModelError(
+            f"{path} holds adapters and no model: `rlhf export {path} --to DIR` makes one of them, then use DIR"
+        )
     if not (path / "config.json").is_file():
         ggufs = sorted(path.glob("*.gguf"))
         hint = f"; convert its GGUF with `rlhf models add NAME --from {ggufs[0]}`" if ggufs else ""
         raise ModelError(f"{path} is no model: config.json is missing{hint}")
-    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
+    if adapter_of(path) is not None:
+        whole_model(path)  # raises where what they are for is not here
+    elif not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
         raise ModelError(f"{path} is no complete model: the weights (*.safetensors) are missing")
     if not any((path / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{path} is no complete model: the tokenizer (tokenizer.json) is missing")

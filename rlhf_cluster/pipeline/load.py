@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from rlhf_cluster.config.complaints import describe
 from rlhf_cluster.config.load import apply_override, check, find, parse, set_key
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.errors import ConfigError, did_you_mean
 from rlhf_cluster.pipeline.graph import Stage, ordered
 from rlhf_cluster.pipeline.outputs import likely_place
 from rlhf_cluster.pipeline.settings import PipelineConfig, StageSettings
@@ -32,6 +33,19 @@ class Pipeline:
     """Holds the state and the job directories."""
     stages: tuple[Stage, ...]
     """Each after those it needs."""
+
+
+def find_pipeline(path_or_name: str | Path) -> Path:
+    """The file, or that of a pipeline that ships with this package. Raises `ConfigError` naming those."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    ours = Path(str(resources.files("rlhf_cluster.recipes"))) / "pipelines"
+    names = sorted(file.stem for file in ours.glob("*.toml"))
+    if str(path_or_name) in names:
+        return ours / f"{path_or_name}.toml"
+    hint = did_you_mean(path_or_name, names) or f"; ours are {', '.join(names)}"
+    raise ConfigError(f"{path_or_name}: no such pipeline file, and none of ours has that name{hint}")
 
 
 def load_pipelines(path: Path, overrides: Sequence[str] = ()) -> tuple[Pipeline, ...]:

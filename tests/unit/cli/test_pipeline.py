@@ -94,7 +94,7 @@ def test_a_lineage_is_a_tree_and_as_json_the_whole_ancestry(rlhf, file, jobs):
 @pytest.mark.parametrize(
     ("arguments", "expected", "says"),
     [
-        (["run", "nowhere.toml"], 3, "no pipeline file is called nowhere.toml"),
+        (["run", "nowhere.toml"], 2, "nowhere.toml: no such pipeline file, and none of ours has that name"),
         (["lineage", "nowhere"], 3, "nowhere does not exist"),
         (["lineage", "."], 3, "only what a pipeline has made has a lineage"),
         (["plan", "tiny.yaml", "sfd.train.num_steps=1"], 2, "sfd: unknown key"),

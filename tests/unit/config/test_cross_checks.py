@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_cluster.config.job import CHECKS
+from rlhf_cluster.config.cross_checks import CHECKS
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.testing import make_job
 
 CASES = {
+    "_judge_is_one": (
+        ["guards.judge=fake"],
+        ["guards.judge = 'fake' has weight = 1", "so it is trained on and cannot judge", "set its weight to 0"],
+    ),
     "_autoscale_has_room": (
         ["autoscale.max_workers=2", "rollout.num_workers=3"],
         ["rollout.num_workers = 3", "autoscale.min_workers = 1", "max_workers = 2: start between them"],
@@ -44,6 +48,14 @@ CASES = {
     "_data_has_no_age": (
         ["algorithm.type=sft", "train.max_staleness=1"],
         ["train.max_staleness = 1", "learns from data", "leave it out"],
+    ),
+    "_kl_is_of_what_is_sampled": (
+        ["evaluation.reference=true", "evaluation.temperature=0.5"],
+        ["evaluation.temperature = 0.5", "divides logits by 1", "set evaluation.temperature = 1"],
+    ),
+    "_completions_can_pass": (
+        ["evaluation.pass_at_k=[1, 8]"],
+        ["evaluation.pass_at_k holds 8", "evaluation.completions_per_prompt is 4", "draw at least as many"],
     ),
     "_engine_serves_what_travels": (
         ["rollout.engine.type=vllm", "rollout.engine.dtype=float32", "learner.precision=bf16"],
@@ -83,6 +95,8 @@ def test_the_change_that_is_offered_helps(name):
         "_algorithm_learns_from_that": ["algorithm.type=sft"],
         "_data_has_no_age": ["train.max_staleness=0"],
         "_engine_serves_what_travels": ["weights.dtype=float32"],
+        "_kl_is_of_what_is_sampled": ["evaluation.temperature=1"],
+        "_completions_can_pass": ["evaluation.completions_per_prompt=8"],
     }
     make_job([*CASES[name][0], *changes[name]])
 
@@ -102,6 +116,10 @@ def test_two_rewards_of_one_name_are_told_apart_or_refused():
     ("overrides", "part"),
     [
         (["autoscale.min_workers=3", "autoscale.max_workers=2"], "raise max_workers or lower min_workers"),
+        (
+            ["evaluation.pass_at_k=[1]", "evaluation.pass_reward=fakes"],
+            "no reward of this job, did you mean 'fake'?; there are reward, fake",
+        ),
         (["autoscale.max_workers=2", "rollout.engine.type=vllm"], "leave [autoscale] out"),
     ],
 )

@@ -13,7 +13,7 @@ from rlhf_cluster.driver.observers.excerpt import excerpt, printable
 from rlhf_cluster.driver.observers.figures import duration
 from rlhf_cluster.driver.observers.panel import BARS, panel, sparkline
 from rlhf_cluster.driver.observers.progress import Progress
-from rlhf_cluster.records.events import Generated, JobStarted, Notice, StepDone
+from rlhf_cluster.records.events import Evaluated, Generated, JobStarted, Notice, StepDone
 
 
 class Terminal(io.StringIO):
@@ -62,6 +62,31 @@ def test_a_job_that_only_generates_tells_how_far_it_has_come():
         "pairs: in runs/pairs-1",
         "preferences 14/20  label_ceiling 0.75  num_pairs 12",
     ]
+
+
+def test_a_job_without_rewards_shows_loss_and_accuracy_and_no_speed_of_workers_it_has_not():
+    stream = io.StringIO()
+    lines = PlainLines(stream)
+    metrics = {
+        "learner/loss": 0.61,
+        "learner/accuracy": 0.7,
+        "rollout/tokens_per_s": 0.0,
+        "learner/tokens_per_s": 900.0,
+    }
+    lines.on_event(StepDone(time_s=1.0, step=1, version=1, metrics=metrics, groups=()))
+    held_out = {"eval/loss": 0.5, "eval/accuracy": 0.8, "eval/margin": 1.5}
+    lines.on_event(Evaluated(time_s=2.0, step=1, metrics=held_out, groups=()))
+    assert stream.getvalue().splitlines() == [
+        "step 1/0  loss 0.61  accuracy 0.7  learner 900 tok/s  version 1",
+        "step 1: held-out  loss 0.5  accuracy 0.8  margin 1.5",
+    ]
+
+
+def test_the_panel_names_what_is_not_a_reward():
+    evaluations = [
+        Evaluated(time_s=1.0, step=step, metrics={"eval/loss": loss}, groups=()) for step, loss in ((0, 2.0), (5, 1.0))
+    ]
+    assert "loss 2 -> 1 (step 5)" in rendered(progress_after(evaluations), now_s=2.0)
 
 
 def test_a_kind_of_reward_failure_is_told_once(job_events):
