@@ -66,6 +66,10 @@ CASES = {
         ["train.num_steps=0", "preferences={}", "rewards=[]"],
         ['preferences.labels = "rule"', "rewards is empty", "add a [[rewards]] table"],
     ),
+    "_four_bits_need_a_gpu": (
+        ["learner.lora.quantise=nf4"],
+        ['learner.lora.quantise = "nf4"', "learner.gpus = 0", 'quantise = "none"'],
+    ),
     "_engine_serves_what_travels": (
         ["rollout.engine.type=vllm", "rollout.engine.dtype=float32", "learner.precision=bf16"],
         ["rollout.engine.dtype = 'float32'", "weights travel as bfloat16", "weights.dtype = 'float32'"],
@@ -106,6 +110,12 @@ def test_the_change_that_is_offered_helps(name):
         "_there_is_something_to_do": ["preferences={}"],
         "_rule_has_its_rewards": ['rewards=[{function="word_world"}]'],
         "_engine_serves_what_travels": ["weights.dtype=float32"],
+        "_four_bits_need_a_gpu": ["learner.gpus=1"],
+        "_judge_is_one": [
+            'rewards=[{function="word_world", name="proxy"}, {function="word_world", name="fake", weight=0.0}]',
+            "data.eval.type=procedural",
+            "data.eval.name=word_world",
+        ],
         "_kl_is_of_what_is_sampled": ["evaluation.temperature=1"],
         "_completions_can_pass": ["evaluation.completions_per_prompt=8"],
     }
@@ -141,7 +151,7 @@ def test_two_rewards_of_one_name_are_told_apart_or_refused():
         (["autoscale.min_workers=3", "autoscale.max_workers=2"], "raise max_workers or lower min_workers"),
         (
             ["evaluation.pass_at_k=[1]", "evaluation.pass_reward=fakes"],
-            "no reward of this job, did you mean 'fake'?; there are reward, fake",
+            "no reward of this job (did you mean 'fake'?); there are reward, fake",
         ),
         (["autoscale.max_workers=2", "rollout.engine.type=vllm"], "leave [autoscale] out"),
     ],
