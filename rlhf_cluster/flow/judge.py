@@ -75,7 +75,8 @@ def _fallen(settings: GuardSettings, judgements: Sequence[Judgement], best: int)
         f"{settings.judge!r} has fallen from {_mean(before.judge_P):.3g} to {_mean(now.judge_P):.3g}, by "
         f"{fall.mean:.3g} ± {fall.error:.2g} over {fall.num_prompts} prompts (min_fall allows {margin:.2g}): the "
         f"policy exploits its reward. Take the checkpoint of about step {before.step} (checkpoint.keep_best = 1 with "
-        f'best_by = "eval/reward/{settings.judge}" keeps it), raise kl_coef, or mend the reward'
+        f'best_by = "eval/reward/{settings.judge}" keeps it, where one is saved at every evaluation). Raise kl_coef, '
+        "or mend the reward"
     )
     return Finding(guard="reward_hacking", deed=settings.on_hacking, sentence=sentence)
 
