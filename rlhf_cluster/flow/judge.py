@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlhf_cluster.flow.guards import Finding, GuardSettings
+from rlhf_cluster.functional.statistics import mean_and_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,8 @@ def gain(before_P: np.ndarray, after_P: np.ndarray) -> Gain:
     difference = difference[~np.isnan(difference)]
     if len(difference) < 2:
         return Gain(mean=0.0, error=math.inf, num_prompts=len(difference))
-    error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
-    return Gain(mean=float(difference.mean()), error=error, num_prompts=len(difference))
+    mean, error = mean_and_error(difference)
+    return Gain(mean=mean, error=error, num_prompts=len(difference))
 
 
 def hacking(settings: GuardSettings, judgements: Sequence[Judgement]) -> Finding | None:
