@@ -55,6 +55,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pipeline": ("rlhf_cluster.cli.pipeline:pipeline", "Run stages that feed each other; show a model's lineage."),
     "eval": ("rlhf_cluster.cli.eval:evaluate", "Run a job's held-out evaluation only."),
     "chat": ("rlhf_cluster.cli.chat:chat", "Talk to a checkpoint, streamed."),
+    "export": ("rlhf_cluster.cli.export:export", "Make a model of its own of a checkpoint, adapters merged."),
     "recipes": ("rlhf_cluster.cli.recipes:recipes", "List and show the jobs that ship with this package."),
     "data": ("rlhf_cluster.cli.data:data", "Show what a job's data gives; convert files of preferences."),
     "models": ("rlhf_cluster.cli.models:models", "List and add models that jobs can name."),

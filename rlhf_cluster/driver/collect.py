@@ -71,7 +71,7 @@ class PreferenceCollector:
                         break
                 else:
                     is_finished = True
-        self._account.tell()
+        self._account.end()
         return is_finished
 
     def metrics(self) -> dict[str, float]:

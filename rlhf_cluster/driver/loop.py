@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import Checkpoints
 from rlhf_cluster.driver.clock import Clock
@@ -43,6 +44,11 @@ class Task(Protocol):
     async def run(self, stop: asyncio.Event) -> bool:
         """Whether it was done before `stop` was set; it goes on where it ended."""
         ...
+
+
+def _may_begin_early(algorithm: Algorithm) -> bool:
+    """Whether the head of a batch can be learned before the rest is there: nothing of it waits for the other groups."""
+    return algorithm.by_group and "value" not in algorithm.needs and algorithm.updates == (1, 1)
 
 
 class Driver:
@@ -91,15 +97,15 @@ class Driver:
         self._role_figures = role_figures
         self._at = at
         self._saving: asyncio.Task[None] | None = None
-        may_learn_early = job.algorithm.by_group and job.algorithm.updates == (1, 1)
-        self._on_head = learner.learn_head if job.train.learn_early and may_learn_early else None
+        self._on_head = learner.learn_head if job.train.learn_early and _may_begin_early(job.algorithm) else None
+        self._workers_follow = job.learn_from == "rollouts"
         self._served: int | None = None
         """The version that the rollout workers were given last."""
         self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Train until the last step, or until `stop` is set or a guard has tripped, and the step under way is done."""
-        if self.job.learn_from == "rollouts":
+        if self._workers_follow:
             self._enter("handing the weights to the rollout workers")
             await self._hand_over()
         await self._evaluate_when(not stop.is_set())
@@ -123,8 +129,7 @@ class Driver:
         self._at("update")
         report = await watch.time("driver/update_s", self.learner.update(batch))
         self._at("publish")
-        is_wanted = self.job.learn_from == "rollouts"
-        adopted = await watch.time("weights/hand_over_s", self._hand_over()) if is_wanted else []
+        adopted = await watch.time("weights/hand_over_s", self._followed())
         self.step += 1
         await self._report(batch, report, adopted, watch)
 
@@ -146,6 +151,10 @@ class Driver:
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
         await self.learner.aclose()
+
+    async def _followed(self) -> list[Adopted]:
+        """Whose answers are learned from has every version at once; others get it when they are to answer."""
+        return await self._hand_over() if self._workers_follow else []
 
     async def _hand_over(self) -> list[Adopted]:
         """Publish the learner's version and have the workers adopt it; what they are generating goes on under it."""
@@ -171,7 +180,7 @@ class Driver:
         if adopted:
             metrics["weights/probe_gap"] = max(proof.probe_gap for proof in adopted)
             metrics["weights/adopt_s"] = max(proof.adopt_s for proof in adopted)
-        if not tally.was_paused and self.job.learn_from == "rollouts":
+        if not tally.was_paused and self._workers_follow:
             metrics |= self.pacing.observe(metrics, step=self.step)
         done = StepDone(
             time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
@@ -180,7 +189,7 @@ class Driver:
         self.guards.see_step(done)
 
     async def _evaluate_when(self, due: bool) -> None:
-        if due and self.evaluator.has_work:
+        if due and self.job.trains and self.evaluator.has_work:
             self._enter("evaluating")
             self._evaluated = await self.evaluator.evaluate(step=self.step, feed=self.feed, hand_over=self._hand_over)
             self.emit(self._evaluated)

@@ -115,7 +115,7 @@ class AnswerReviser:
                     break
             else:
                 is_finished = True
-        self._account.tell()
+        self._account.end()
         return is_finished
 
     def metrics(self) -> dict[str, float]:

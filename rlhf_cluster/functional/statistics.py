@@ -147,6 +147,25 @@ def brier_score(probabilities: Any, outcomes: Any) -> float:
     return float(np.mean((probabilities - outcomes) ** 2))
 
 
+def accuracy_by_size(margins_P: Any, correct_P: Any, *, num_bins: int = 5) -> list[tuple[float, float, int, Interval]]:
+    """How often a choice is right by how large its margin is: (least, largest, number, accuracy with Wilson's interval)
+    of bins with as equal numbers as ties of the size allow, the smallest margins first.
+
+    `margins_P` [P] is signed or not, its size counts; `correct_P` [P] is 1 where the choice was right, 0 where not, 1/2
+    for a margin of 0.
+    """
+    sizes_P, correct_P = np.abs(_filled(margins_P, "a margin")), np.asarray(correct_P, dtype=np.float64)
+    edges = np.quantile(sizes_P, np.linspace(0, 1, num_bins + 1)[1:-1])
+    bin_P = np.searchsorted(edges, sizes_P, side="left")
+    found = []
+    for number in np.unique(bin_P):
+        of_bin = bin_P == number
+        sizes, correct = sizes_P[of_bin], correct_P[of_bin]
+        interval = wilson_interval(float(correct.sum()), len(correct))
+        found.append((float(sizes.min()), float(sizes.max()), len(sizes), interval))
+    return found
+
+
 def distinct_n(sequences: Sequence[Sequence[int]], *, n: int = 2) -> float:
     """Different n-grams over all n-grams, pooled over `sequences` (Li et al., arXiv:1510.03055): 1 is no repetition.
 

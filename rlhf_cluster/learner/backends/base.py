@@ -44,7 +44,8 @@ class Backend(Protocol):
         ...
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Full tensors under Hugging Face names, tied ones once; a collective: all ranks iterate together."""
+        """Full tensors of what is exported, those of adapters too, under their names in the network, tied ones once; a
+        collective: all ranks iterate together."""
         ...
 
     def optimizer_state(self) -> dict[str, Any]: ...

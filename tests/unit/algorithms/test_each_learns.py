@@ -10,7 +10,7 @@ import torch
 
 from rlhf_cluster.algorithms import ALGORITHMS, GRPO, GSPO, PPO, ReinforcePP
 from rlhf_cluster.algorithms.policy_gradient import PolicyGradient
-from rlhf_cluster.data.packing import build_microbatch, rows_of
+from rlhf_cluster.data.packing import build_microbatch, by_group, rows_of
 from rlhf_cluster.functional.logprobs import chosen_logprobs
 from rlhf_cluster.learner.columns import BatchColumns
 from rlhf_cluster.learner.minibatches import minibatches
@@ -21,7 +21,7 @@ from rlhf_cluster.testing import make_group
 
 VOCABULARY, WIDTH, PROMPT, LENGTH, PAID = 16, 32, 3, 6, 7
 NUM_PROMPTS = NUM_COMPLETIONS = 8
-NUM_STEPS = 30
+NUM_STEPS = 20
 
 LEARNERS = {
     **{name: kind() for name, kind in ALGORITHMS.items() if issubclass(kind, PolicyGradient)},
@@ -57,21 +57,40 @@ class MicroPolicy(torch.nn.Module):
         return Outputs(logprobs_N=logprobs_N, entropy_N=entropy_N, values_N=self.critic(hidden_ND).squeeze(-1))
 
     @torch.no_grad()
-    def sampled(self, request_id, seed):
-        """A group of completions, paid for the share of their tokens that is `PAID`."""
+    def sampled(self, seed):
+        """Groups of completions, paid for the share of their tokens that is `PAID`."""
         draw = torch.Generator().manual_seed(seed)
-        group = make_group([LENGTH] * NUM_COMPLETIONS, num_prompt_tokens=PROMPT, request_id=request_id, vocab_size=15)
-        last = torch.full((NUM_COMPLETIONS,), int(group.prompt.token_ids[-1]))
+        groups = [
+            make_group([LENGTH] * NUM_COMPLETIONS, num_prompt_tokens=PROMPT, request_id=number, vocab_size=VOCABULARY)
+            for number in range(NUM_PROMPTS)
+        ]
+        last_S = torch.tensor([int(group.prompt.token_ids[-1]) for group in groups]).repeat_interleave(NUM_COMPLETIONS)
         tokens = []
         for position in range(PROMPT - 1, PROMPT + LENGTH - 1):
-            logits = self.hidden(last, torch.full_like(last, position)) @ self.head.T
-            last = torch.multinomial(logits.softmax(-1), 1, generator=draw).squeeze(1)
-            tokens.append(last)
-        tokens_GT = torch.stack(tokens, dim=1)
-        paid_G = (tokens_GT == PAID).float().mean(1).numpy()
-        group = replace(group, token_ids=tokens_GT.flatten().numpy().astype(np.int32), rewards=paid_G)
-        outputs = self(laid_out([group]))
-        return replace(group, logprobs=outputs.logprobs_N.numpy(), values=outputs.values_N.numpy())
+            logits = self.hidden(last_S, torch.full_like(last_S, position)) @ self.head.T
+            last_S = torch.multinomial(logits.softmax(-1), 1, generator=draw).squeeze(1)
+            tokens.append(last_S)
+        tokens_GST = torch.stack(tokens, dim=1).numpy().astype(np.int32).reshape(NUM_PROMPTS, NUM_COMPLETIONS, LENGTH)
+        drawn = [
+            replace(group, token_ids=of_group.ravel(), rewards=(of_group == PAID).mean(1).astype(np.float32))
+            for group, of_group in zip(groups, tokens_GST, strict=True)
+        ]
+        outputs = self(laid_out(drawn))
+        return [
+            replace(group, logprobs=logprobs, values=values, reference_logprobs=None)
+            for group, logprobs, values in zip(
+                drawn,
+                by_group(drawn, outputs.logprobs_N.numpy()),
+                by_group(drawn, outputs.values_N.numpy()),
+                strict=True,
+            )
+        ]
+
+
+@torch.no_grad()
+def referenced(groups, reference):
+    logprobs = by_group(groups, reference(laid_out(groups)).logprobs_N.numpy())
+    return [replace(group, reference_logprobs=each) for group, each in zip(groups, logprobs, strict=True)]
 
 
 def laid_out(groups):
@@ -96,16 +115,13 @@ def update(algorithm, policy, optimizer, groups, *, step):
 def test_it_learns_to_emit_the_token_that_is_paid(name):
     algorithm = WIDER.get(name, LEARNERS[name]).model_copy(update={"num_epochs": 2, "num_minibatches": 2})
     policy, reference = MicroPolicy(seed=0), MicroPolicy(seed=0)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=2e-2)
     paid = []
     for step in range(NUM_STEPS):
-        groups = [policy.sampled(n, seed=step * NUM_PROMPTS + n) for n in range(NUM_PROMPTS)]
+        groups = policy.sampled(seed=step)
         paid.append(float(np.mean([group.rewards for group in groups])))
         if "reference" in algorithm.needs:
-            with torch.no_grad():
-                groups = [replace(g, reference_logprobs=reference(laid_out([g])).logprobs_N.numpy()) for g in groups]
-        else:
-            groups = [replace(group, reference_logprobs=None) for group in groups]
+            groups = referenced(groups, reference)
         kept = [group for group in groups if algorithm.drop_reason(group) is None]
         if kept:
             update(algorithm, policy, optimizer, kept, step=step)

@@ -193,3 +193,16 @@ def test_distinct_and_repetition_are_two_sides_of_one_sequence(tokens, n):
 def test_ngrams_of_nothing_are_refused():
     with pytest.raises(ValueError, match="n = 0"):
         statistics.distinct_n([[1]], n=0)
+
+
+def test_accuracy_by_size_puts_the_smallest_margins_first_and_loses_none():
+    margins, correct = [-0.1, 0.2, -3.0, 4.0, 0.0, 2.0], [0, 1, 1, 1, 0.5, 1]
+    found = statistics.accuracy_by_size(margins, correct, num_bins=2)
+    assert [(least, largest, number) for least, largest, number, _ in found] == [(0.0, 0.2, 3), (2.0, 4.0, 3)]
+    assert [accuracy.value for *_, accuracy in found] == [0.5, 1.0]
+
+
+def test_accuracy_by_size_of_equal_margins_is_one_bin():
+    ((least, largest, number, accuracy),) = statistics.accuracy_by_size([1.0, -1.0, 1.0], [1, 0, 1])
+    assert (least, largest, number) == (1.0, 1.0, 3)
+    assert accuracy.value == pytest.approx(2 / 3)
