@@ -97,7 +97,9 @@ def test_both_settings_and_the_change_are_named(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_change_that_is_offered_helps(name):
+    others = 'rewards=[{function="word_world",name="fake",weight=0},{function="word_world",name="trained"}]'
     changes = {
+        "_judge_is_one": [others, "data.eval.type=procedural", "data.eval.name=word_world"],
         "_autoscale_has_room": ["rollout.num_workers=2"],
         "_ranks_need_ddp": ["learner.backend=ddp"],
         "_ranks_need_processes": ["runtime=ray"],
