@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 from rlhf_cluster.cli.failure import NotFound
 from rlhf_cluster.cli.job import job_argument, load, overrides_argument
 from rlhf_cluster.cli.output import emit, output_option, table
+from rlhf_cluster.cli.words import number
 
 NUM_SHOWN = 3
 
@@ -36,23 +38,34 @@ def evaluate(job: str, overrides: tuple[str, ...], checkpoint: Path | None, outp
             f"no checkpoint directory {checkpoint}; jobs write theirs into checkpoints/ of the job directory"
         )
     config = load(job, overrides)
+    from rlhf_cluster.driver.evaluation_file import FILE_NAME
     from rlhf_cluster.driver.observers import journal
     from rlhf_cluster.driver.run import evaluate_job
 
-    entry = journal.entry(asyncio.run(evaluate_job(config, checkpoint=checkpoint)))
-    data = {"metrics": entry["metrics"], "samples": entry["samples"]}
+    event, job_dir = asyncio.run(evaluate_job(config, checkpoint=checkpoint))
+    entry, written = journal.entry(event), json.loads((job_dir / FILE_NAME).read_text(encoding="utf-8"))
+    data = {
+        "figures": written["figures"],
+        "metrics": entry["metrics"],
+        "samples": entry["samples"],
+        "job_dir": str(job_dir),
+    }
     emit(data, output=output, text=lambda: _text(data))
 
 
 def _text(data: dict[str, Any]) -> str:
     from rlhf_cluster.driver.observers.excerpt import excerpt
-    from rlhf_cluster.driver.observers.figures import figure
     from rlhf_cluster.driver.observers.summary import answer
 
-    metrics = [(name, "" if value is None else figure(value)) for name, value in data["metrics"].items()]
+    figures = [
+        (name, *(number(each[key]) for key in ("value", "low", "high"))) for name, each in data["figures"].items()
+    ]
+    metrics = [(name, number(value)) for name, value in data["metrics"].items()]
+    tables = [table(("figure", "value", "95 % from", "to"), figures)] if figures else []
     samples = [
         f"prompt  {excerpt(sample['prompt'], width=110, keep='end')}\n"
         f"answer  {answer(sample['completion'], reward=sample['reward'])}"
         for sample in data["samples"][:NUM_SHOWN]
     ]
-    return "\n\n".join([table(("metric", "value"), metrics), *samples])
+    places = f"job directory   {data['job_dir']}\nreport          rlhf report {data['job_dir']}"
+    return "\n\n".join([*tables, table(("metric", "value"), metrics), *samples, places])

@@ -4,6 +4,7 @@ the answers; the learner is asked for its loss over recorded examples, or for it
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SEED_OFFSET = 1 << 40
 """Evaluation requests are numbered from here, far from those of training, so they share no random numbers."""
+
+SCORE = "score"
+"""The name among a group's rewards of what the reward model that is being trained gives."""
 
 HandOver = Callable[[], Awaitable[Any]]
 
@@ -65,7 +69,14 @@ class Evaluator:
                 await hand_over()
             groups = await self._answered(feed)
             metrics |= _answer_figures(groups)
-        return Evaluated(time_s=self._clock.time(), step=step, metrics=metrics, groups=tuple(groups))
+        return Evaluated(
+            time_s=self._clock.time(),
+            step=step,
+            metrics=metrics,
+            groups=tuple(groups),
+            fingerprint=self.sampler.fingerprint if groups else "",
+            scored=await self._scored(),
+        )
 
     async def _answered(self, feed: Feed | None) -> Sequence[RolloutGroup]:
         settings = self.job.evaluation
@@ -76,12 +87,19 @@ class Evaluator:
             seed_offset=SEED_OFFSET,
             check=feed.raise_if_hopeless if feed else lambda: None,
         )
-        try:
-            return await self.scoring.rewarded(groups)
-        except DeadlyGroup as error:
-            raise RoleDied(
-                f"the evaluation prompt {error.group.prompt.prompt_id} kills reward servers: {error}"
-            ) from error
+        groups = await _surviving(self.scoring.rewarded(groups), "reward servers")
+        return await _surviving(self.scoring.referenced(groups), "reference scorers") if settings.reference else groups
+
+    async def _scored(self) -> tuple[RolloutGroup, ...]:
+        """The held-out preferences, with what a reward model makes of them beside what they are."""
+        if self.job.algorithm.model != "reward_model" or not self._held_out:
+            return ()
+        scored = await self._learner.score(self._held_out)
+        return tuple(
+            replace(group, breakdown={SCORE: each.rewards})
+            for group, each in zip(self._held_out, scored, strict=True)
+            if each.rewards is not None
+        )
 
     async def _assessed(self) -> dict[str, float]:
         """`learner/loss` of the held-out examples as `eval/loss`, and so on."""
@@ -96,10 +114,20 @@ class Evaluator:
         return {f"eval/{name.removeprefix('learner/')}": value for name, value in figures.items()}
 
 
+async def _surviving(answer: Awaitable[Sequence[RolloutGroup]], role: str) -> Sequence[RolloutGroup]:
+    try:
+        return await answer
+    except DeadlyGroup as error:
+        raise RoleDied(f"the evaluation prompt {error.group.prompt.prompt_id} kills {role}: {error}") from error
+
+
 def _answer_figures(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     metrics = reward_figures(groups, prefix="eval/reward")
     if "eval/reward/mean" in metrics:
         metrics["eval/reward_mean"] = metrics.pop("eval/reward/mean")
         metrics["eval/reward_std"] = metrics.pop("eval/reward/std")
     metrics["eval/completion_length_mean"] = float(np.concatenate([group.lengths for group in groups]).mean())
+    gaps = [g.logprobs - g.reference_logprobs for g in groups if g.reference_logprobs is not None]
+    if gaps:
+        metrics["eval/kl"] = float(np.concatenate(gaps).sum() / sum(group.num_completions for group in groups))
     return metrics

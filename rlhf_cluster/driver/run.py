@@ -14,6 +14,7 @@ from rlhf_cluster.config.load import JOB_FILE
 from rlhf_cluster.driver.assemble import CHECKPOINTS, Setting, open_driver
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock, SystemClock
+from rlhf_cluster.driver.evaluation_file import write_evaluation
 from rlhf_cluster.driver.ledger.ledger import read_history
 from rlhf_cluster.driver.loop import Driver
 from rlhf_cluster.driver.observers.base import Observer
@@ -43,7 +44,8 @@ async def run_job(
     at: Callable[[str], None] = lambda _: None,
 ) -> JobEnded:
     """Run `job`; with `job_dir`, go on with the one that ran there. Returns how it ended; what failed is raised after
-    the event.
+    the event. Only a guard's stop is a failure that is returned: the job has ended in order, and its checkpoint is
+    there.
 
     `observers` sees every event and is not closed here. Setting `stop` ends the job after the step under way, with a
     checkpoint. `take_over` drives a job whose driver cannot be known to be dead; that one is fenced off. `at` is called
@@ -74,9 +76,13 @@ async def _run(setting: Setting) -> JobEnded:
     except BaseException as error:
         account.ended("failed", str(error))
         raise
-    if account.step < job.train.num_steps:
+    if not driver.is_finished and (guard := driver.guards.stopped_by):
+        return account.ended(
+            "failed", f"stopped after step {account.step} by the guard {guard.guard}: {guard.sentence}"
+        )
+    if not driver.is_finished:
         return account.ended("interrupted", f"stopped after step {account.step}")
-    return account.ended("succeeded", f"{job.train.num_steps} steps done")
+    return account.ended("succeeded", f"{job.train.num_steps} steps done" if job.trains else "all is generated")
 
 
 async def _while_held(claim: Claim, work: Coroutine[Any, Any, None]) -> None:
@@ -93,19 +99,24 @@ async def _while_held(claim: Claim, work: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(working, return_exceptions=True)
 
 
-async def evaluate_job(job: JobConfig, checkpoint: Path | None = None) -> Evaluated:
-    """The held-out evaluation alone, of the job's model or of `checkpoint`. Raises `ConfigError` without data.eval."""
+async def evaluate_job(job: JobConfig, checkpoint: Path | None = None) -> tuple[Evaluated, Path]:
+    """The held-out evaluation alone, of the job's model or of `checkpoint`, and the directory that has its files.
+    Raises `ConfigError` without data.eval."""
     if job.data.eval is None:
         raise ConfigError("data.eval is not set: add a [data.eval] table with held-out prompts")
     if checkpoint:
-        job = job.model_copy(update={"model": str(checkpoint)})
+        # The reference stays what it was in training.
+        reference = job.reference.model_copy(update={"model": job.reference.model or job.model})
+        job = job.model_copy(update={"model": str(checkpoint.resolve()), "reference": reference})
     clock = SystemClock()
-    job_dir = new_job_dir(job, clock)
+    job_dir = new_job_dir(job, clock, kind="-eval")
     claim = Claim.take(job_dir)
     setting = Setting(job=job, job_dir=job_dir, claim=claim, stop=asyncio.Event(), emit=lambda event: None, clock=clock)
     try:
         async with _driver(setting) as driver:
-            return await driver.evaluate_alone()
+            event = await driver.evaluate_alone()
+        await asyncio.to_thread(write_evaluation, job_dir, job, event)
+        return event, job_dir
     finally:
         claim.release()
 
@@ -214,11 +225,11 @@ def _desired(setting: Setting, *, step: int) -> dict[str, Desired]:
         return {}
 
 
-def new_job_dir(job: JobConfig, clock: Clock) -> Path:
-    """`<output_dir>/<name>-<number>`, made now, with the whole config inside."""
+def new_job_dir(job: JobConfig, clock: Clock, *, kind: str = "") -> Path:
+    """`<output_dir>/<name><kind>-<number>`, made now, with the whole config inside."""
     job.output_dir.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1_000_000):
-        job_dir = job.output_dir / f"{job.name}-{number}"
+        job_dir = job.output_dir / f"{job.name}{kind}-{number}"
         try:
             job_dir.mkdir()
         except FileExistsError:

@@ -37,6 +37,11 @@ class Sampler:
         self._fleet = fleet
         self._decode = decode
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights that answer now."""
+        return self._fleet.newest.manifest.fingerprint if self._fleet.newest else ""
+
     def request(self, number: int, prompt: Prompt, *, num_completions: int, sampling: Sampling) -> RolloutRequest:
         """`number` seeds the draw. Whoever samples for another purpose numbers from another offset, so that no two
         share their random numbers."""

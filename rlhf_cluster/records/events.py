@@ -47,6 +47,12 @@ class Evaluated(Event):
     metrics: Mapping[str, float]
     """`eval/reward_mean`, `eval/reward/<name>`, `eval/completion_length_mean`, ..."""
     groups: tuple[RolloutGroup, ...]
+    """Held-out prompts with the policy's answers."""
+    fingerprint: str = ""
+    """Of the weights that have answered; empty where none did."""
+    scored: tuple[RolloutGroup, ...] = ()
+    """Held-out preferences where a reward model is trained: `rewards` says which is preferred, `breakdown["score"]`
+    what the model gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +132,16 @@ class Notice(Event):
     level: str
     """`info`, `warning` or `error`."""
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardTripped(Notice):
+    """A guard saw learning go wrong; `text` says what, with numbers."""
+
+    guard: str
+    """See `flow/guards.py`."""
+    deed: str
+    """`stop` or `warn`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

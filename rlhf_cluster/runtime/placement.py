@@ -132,6 +132,8 @@ def plan(job: JobConfig, machine: Machine | None = None) -> Plan:
 
 def _arithmetic(job: JobConfig) -> str:
     train = job.train
+    if not job.trains:
+        return "nothing is trained: the policy answers prompts"
     if job.learn_from == "data":
         return (
             f"{train.prompts_per_step} examples = 1 optimizer step; {train.num_steps} steps = "
@@ -149,6 +151,8 @@ def _staleness(job: JobConfig) -> str:
     bound = job.train.max_staleness
     if job.learn_from == "data":
         return "from data: no policy sampled what is learned"
+    if not job.trains:
+        return "every answer is of the job's model, whose weights are published once"
     if bound == 0:
         return "synchronous: every completion is trained on by the version that sampled it"
     return (

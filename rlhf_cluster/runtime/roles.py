@@ -138,11 +138,10 @@ def make_roles(
             step=step,
         )
 
-    needs_reference = "reference" in job.algorithm.needs
     return Roles(
         rollout=pool("rollout", "rollout worker", specs.rollout, job.rollout, adopts=True),
         reward=pool("reward", "reward server", specs.reward, job.reward_server) if job.has_reward_servers else None,
-        reference=pool("reference", "reference scorer", specs.reference, job.reference) if needs_reference else None,
+        reference=pool("reference", "reference scorer", specs.reference, job.reference) if job.has_reference else None,
         learner=LearnerHost(
             runtime,
             make_specs=specs.learner,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rlhf_cluster.algorithms import GRPO
+from rlhf_cluster.errors import StepRefused
+from rlhf_cluster.learner.role import LearnerRole
 from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
 from rlhf_cluster.learner.spec import LearnerSpec
 from rlhf_cluster.models.settings import LoraSettings
@@ -24,12 +27,25 @@ def batch(step: int) -> Batch:
     return Batch(step=step, groups=tuple(make_group(ls, request_id=n) for n, ls in enumerate(lengths)))
 
 
+def poisoned() -> Batch:
+    """A batch of which one group's reference is not a number."""
+    good = batch(0)
+    bad = replace(good.groups[3], reference_logprobs=np.full(good.groups[3].num_tokens, np.nan, np.float32))
+    return replace(good, groups=(*good.groups[:3], bad, good.groups[4]))
+
+
+async def is_refused(role: LearnerRole) -> bool:
+    """For the one group, by every rank, whichever of them has its rows."""
+    with pytest.raises(StepRefused, match="Not finite in 1 of 5 groups: reference_logprobs") as caught:
+        await role.update(GRPO(kl_coef=0.1), poisoned())
+    return caught.value.request_ids == (3,)
+
+
 def train(
     model_path: Path, *, rank: int, num_ranks: int, meeting_point: str | None, lora: LoraSettings | None = None
 ) -> tuple[list[StepReport], str]:
     import asyncio
 
-    from rlhf_cluster.learner.role import LearnerRole
     from rlhf_cluster.weights.filesystem import FilesystemTransport
 
     spec = LearnerSpec(
@@ -58,6 +74,7 @@ def train(
         reports = [await role.update(GRPO(), batch(step)) for step in range(NUM_STEPS)]
         # Each rank counts its share as it goes, and at the end of a step all of it.
         assert (await role.status()).tokens_total == sum(batch(step).num_tokens for step in range(NUM_STEPS))
+        assert await is_refused(role)
         await role.save(saved_by(model_path, num_ranks=num_ranks), with_state=True)
         handle = await role.publish()
         weights = {name: tensor.numpy().copy() for name, tensor in _weights(handle, transport)} if handle else {}

@@ -11,13 +11,14 @@ from typing import TextIO
 from rlhf_cluster.driver.observers.base import Observer, Observers
 from rlhf_cluster.driver.observers.console import Console
 from rlhf_cluster.driver.observers.curve import Curve
+from rlhf_cluster.driver.observers.held_out import HeldOut
 from rlhf_cluster.driver.observers.journal import Journal
 from rlhf_cluster.driver.observers.samples import Samples
 from rlhf_cluster.driver.observers.tensorboard import TensorBoard
 from rlhf_cluster.errors import ConfigError, did_you_mean
 from rlhf_cluster.records.events import Event, JobStarted
 
-IN_JOB_DIR = {"journal": Journal, "tensorboard": TensorBoard, "samples": Samples, "curve": Curve}
+IN_JOB_DIR = {"journal": Journal, "tensorboard": TensorBoard, "samples": Samples, "curve": Curve, "held_out": HeldOut}
 NAMES = ("console", *IN_JOB_DIR)
 
 

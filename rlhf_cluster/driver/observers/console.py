@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TextIO
 
 from rlhf_cluster.driver.observers.excerpt import excerpt
-from rlhf_cluster.driver.observers.figures import duration, figure
+from rlhf_cluster.driver.observers.figures import columns_of, duration, figure
 from rlhf_cluster.driver.observers.progress import Progress
 from rlhf_cluster.records.events import (
     CheckpointSaved,
     Evaluated,
     Event,
+    Generated,
     JobEnded,
     JobStarted,
     Notice,
@@ -26,6 +27,7 @@ REFRESH_PER_S = 2
 """Of the live panel: the elapsed time ticks, and drawing stays below a percent of one core."""
 STEP_COLUMNS = (
     ("reward/mean", "reward {}"),
+    ("learner/accuracy", "accuracy {}"),
     ("learner/kl", "kl {}"),
     ("rollout/completion_length_mean", "length {}"),
     ("rollout/tokens_per_s", "rollout {} tok/s"),
@@ -33,7 +35,16 @@ STEP_COLUMNS = (
     ("driver/staleness_max", "staleness {}"),
     ("driver/step_s", "{} s"),
 )
-EVALUATION_COLUMNS = (("eval/reward_mean", "reward {}"), ("eval/completion_length_mean", "length {}"))
+LOSS = ("learner/loss", "loss {}")
+"""Shown of jobs without a reward; of the others it tells nothing."""
+EVALUATION_COLUMNS = (
+    ("eval/reward_mean", "reward {}"),
+    ("eval/loss", "loss {}"),
+    ("eval/accuracy", "accuracy {}"),
+    ("eval/margin", "margin {}"),
+    ("eval/kl", "kl {}"),
+    ("eval/completion_length_mean", "length {}"),
+)
 
 
 class Console:
@@ -67,13 +78,16 @@ class PlainLines:
     def _line(self, event: Event) -> str | None:
         match event:
             case JobStarted():
-                return f"{event.job_name}: steps {event.first_step + 1} to {event.num_steps} in {event.job_dir}"
+                steps = f"steps {event.first_step + 1} to {event.num_steps} " if event.num_steps else ""
+                return f"{event.job_name}: {steps}in {event.job_dir}"
             case Phase():
                 return f"{event.name} ..."
             case StepDone():
                 return step_line(self._progress)
             case Evaluated():
                 return f"step {event.step}: {evaluation_line(event)}"
+            case Generated():
+                return generated_line(event)
             case CheckpointSaved():
                 return f"step {event.step}: checkpoint saved to {event.path}"
             case RewardFailed():
@@ -121,13 +135,15 @@ class LivePanel:
 def step_line(progress: Progress) -> str:
     eta_s = progress.eta_s()
     left = [f"{duration(eta_s)} left"] if eta_s is not None else []
-    shown = _columns(progress.metrics, STEP_COLUMNS)
+    columns = STEP_COLUMNS if "reward/mean" in progress.metrics else (LOSS, *STEP_COLUMNS)
+    shown = columns_of(progress.metrics, columns)
     return "  ".join([f"step {progress.step}/{progress.num_steps}", *shown, f"version {progress.version}", *left])
 
 
 def evaluation_line(event: Evaluated) -> str:
-    return "  ".join(["held-out", *_columns(event.metrics, EVALUATION_COLUMNS)])
+    return "  ".join(["held-out", *columns_of(event.metrics, EVALUATION_COLUMNS)])
 
 
-def _columns(metrics: Mapping[str, float], columns: Sequence[tuple[str, str]]) -> list[str]:
-    return [form.format(figure(metrics[name])) for name, form in columns if name in metrics]
+def generated_line(event: Generated) -> str:
+    figures = [f"{name.partition('/')[2]} {figure(value)}" for name, value in sorted(event.metrics.items())]
+    return "  ".join([f"{event.task} {event.num_done}/{event.num_total}", *figures])

@@ -1,4 +1,5 @@
-"""The learning curve as a picture, `curve.png`: reward of training and of held-out prompts, and below it KL and length.
+"""The learning curve as a picture, `curve.png`: reward of training and of held-out prompts, and below it KL and length;
+of a job without rewards its loss, and below it the accuracy.
 
 Drawn every few seconds of progress and at the end, in a thread, and put in place by a rename: a viewer never sees
 half a picture.
@@ -104,8 +105,13 @@ def draw(points: Points, path: Path) -> None:
     picture = Figure(figsize=(8, 5.5), layout="constrained")
     FigureCanvasAgg(picture)
     upper, lower = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    _draw_rewards(upper, points)
-    _draw_kl_and_length(lower, points)
+    if {"reward/mean", "eval/reward_mean"} & points.series.keys() or "learner/loss" not in points.series:
+        _draw_judged(upper, points, training="reward/mean", held_out="eval/reward_mean", label="reward")
+        _draw_kl_and_length(lower, points)
+    else:
+        _draw_judged(upper, points, training="learner/loss", held_out="eval/loss", label="loss")
+        _draw_accuracy(lower, points)
+    _whole_steps(lower)
     upper.set_title(points.title, loc="left", color=INK, fontweight="bold")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
@@ -121,34 +127,44 @@ def smoothed(values: list[float], *, weight: float = 0.2) -> list[float]:
     return means
 
 
-def _draw_rewards(axes: Axes, points: Points) -> None:
-    if training := points.series.get("reward/mean"):
-        steps, values = zip(*training, strict=True)
+def _draw_judged(axes: Axes, points: Points, *, training: str, held_out: str, label: str) -> None:
+    if trained := points.series.get(training):
+        steps, values = zip(*trained, strict=True)
         axes.plot(steps, values, color=FAINT, linewidth=1, label="training, each step")
         axes.plot(steps, smoothed(list(values)), color=ACCENT, linewidth=2, label="training, smoothed")
-    if held_out := points.series.get("eval/reward_mean"):
-        steps, values = zip(*held_out, strict=True)
-        axes.plot(steps, values, color=SECOND, marker="o", linewidth=1.5, label="held-out prompts")
-        for step, value in (held_out[0], held_out[-1]):
+    if evaluated := points.series.get(held_out):
+        steps, values = zip(*evaluated, strict=True)
+        axes.plot(steps, values, color=SECOND, marker="o", linewidth=1.5, label="held out")
+        for step, value in (evaluated[0], evaluated[-1]):
             axes.annotate(f"{value:.3f}", (step, value), (0, 7), textcoords="offset points", ha="center", color=SECOND)
-    if training or held_out:
-        axes.legend(loc="lower right", frameon=False)
-    _plain_frame(axes, label="reward")
+    if trained or evaluated:
+        axes.legend(loc="best", frameon=False)
+    _plain_frame(axes, label=label)
+
+
+def _draw_accuracy(axes: Axes, points: Points) -> None:
+    for name, color, marker in (("learner/accuracy", FAINT, ""), ("eval/accuracy", SECOND, "o")):
+        if found := points.series.get(name):
+            axes.plot(*zip(*found, strict=True), color=color, marker=marker, linewidth=1.5)
+    _plain_frame(axes, label="accuracy")
 
 
 def _draw_kl_and_length(axes: Axes, points: Points) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     if kl := points.series.get("learner/kl"):
         axes.plot(*zip(*kl, strict=True), color=ACCENT, linewidth=1.5)
     _plain_frame(axes, label="KL to reference", color=ACCENT)
-    axes.set_xlabel("step")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if length := points.series.get("rollout/completion_length_mean"):
         right = axes.twinx()
         right.plot(*zip(*length, strict=True), color=FAINT, linewidth=1.5)
         right.set_ylabel("tokens", color=FAINT)
         right.spines[["top", "left"]].set_visible(False)
+
+
+def _whole_steps(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _plain_frame(axes: Axes, *, label: str, color: str = INK) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 
 def duration(seconds: float) -> str:
     """
@@ -23,3 +25,14 @@ def figure(value: float) -> str:
     ('0.4124', '1,235', '1e-05', '3')
     """
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def columns_of(metrics: Mapping[str, float], columns: Sequence[tuple[str, str]]) -> list[str]:
+    """Those of the (metric, form) that there are; a role that had nothing to do has no speed.
+
+    >>> columns = [("rollout/tokens_per_s", "{} tok/s"), ("eval/loss", "loss {}")]
+    >>> columns_of({"rollout/tokens_per_s": 0.0, "eval/loss": 0.25}, columns)
+    ['loss 0.25']
+    """
+    told = [(metrics[name], name, form) for name, form in columns if name in metrics]
+    return [form.format(figure(value)) for value, name, form in told if value or not name.endswith("/tokens_per_s")]

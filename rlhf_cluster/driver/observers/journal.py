@@ -47,7 +47,12 @@ class Journal:
 
 def entry(event: Event) -> dict[str, Any]:
     """The journal's form of an event: `event` is its type, the other keys are its fields."""
-    fields = {field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event)}
+    left_out = ("scored",) if isinstance(event, Evaluated) else ()  # `held_out` keeps them, of the last evaluation
+    fields = {
+        field.name: _plain(getattr(event, field.name))
+        for field in dataclasses.fields(event)
+        if field.name not in left_out
+    }
     if isinstance(event, Evaluated):
         fields["samples"] = [_sample(group) for group in event.groups[:NUM_SAMPLES]]
     return {"event": type(event).__name__, **fields}

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rlhf_cluster.driver.observers.figures import duration, figure
+from rlhf_cluster.driver.observers.figures import columns_of, duration, figure
 from rlhf_cluster.driver.observers.progress import Progress
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -20,7 +20,15 @@ ROWS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("completions", (("rollout/completion_length_mean", "{} tokens"), ("driver/invalid_rate", "invalid rate {}"))),
     ("policy", (("learner/kl", "kl {}"), ("learner/entropy", "entropy {}"), ("learner/clip_fraction", "clipped {}"))),
     ("mismatch", (("learner/mismatch_kl", "rollout-train kl {}"), ("weights/probe_gap", "probe gap {}"))),
-    ("learner", (("learner/loss", "loss {}"), ("learner/grad_norm", "grad norm {}"), ("learner/lr", "lr {}"))),
+    (
+        "learner",
+        (
+            ("learner/loss", "loss {}"),
+            ("learner/accuracy", "accuracy {}"),
+            ("learner/grad_norm", "grad norm {}"),
+            ("learner/lr", "lr {}"),
+        ),
+    ),
     (
         "tokens/s",
         (
@@ -84,8 +92,7 @@ def _table(progress: Progress) -> RenderableType:
     if progress.evaluations:
         table.add_row("held-out", _evaluations(progress))
     for label, cells in ROWS:
-        shown = [form.format(figure(progress.metrics[name])) for name, form in cells if name in progress.metrics]
-        if shown:
+        if shown := columns_of(progress.metrics, cells):
             table.add_row(label, "   ".join(shown))
     if progress.version >= 0:
         table.add_row("weights", f"version {progress.version}")
@@ -96,7 +103,8 @@ def _table(progress: Progress) -> RenderableType:
 
 def _evaluations(progress: Progress) -> str:
     (_, first), (step, last) = progress.evaluations[0], progress.evaluations[-1]
-    return figure(first) if len(progress.evaluations) == 1 else f"{figure(first)} -> {figure(last)} (step {step})"
+    shown = figure(first) if len(progress.evaluations) == 1 else f"{figure(first)} -> {figure(last)} (step {step})"
+    return shown if progress.measure == "reward" else f"{progress.measure} {shown}"
 
 
 def _notices(progress: Progress) -> list[RenderableType]:

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from rlhf_cluster.driver.observers.headline import headline
 from rlhf_cluster.records.events import (
     CheckpointSaved,
     Evaluated,
     Event,
+    Generated,
     GroupDropped,
     JobEnded,
     JobStarted,
@@ -35,8 +37,10 @@ class Progress:
     """Newest finite value of every metric seen."""
     rewards: list[float] = field(default_factory=list)
     """`reward/mean` of every step that had one."""
+    measure: str = ""
+    """What the evaluations are judged by: `reward`, `accuracy` or `loss`."""
     evaluations: list[tuple[int, float]] = field(default_factory=list)
-    """(step, `eval/reward_mean`)."""
+    """(step, value of the measure)."""
     num_dropped: int = 0
     num_invalid: int = 0
     notices: deque[Notice] = field(default_factory=lambda: deque(maxlen=3))
@@ -56,9 +60,10 @@ class Progress:
             case StepDone():
                 self._see_step(event)
             case Evaluated():
+                self._see_evaluation(event)
+            case Generated():
                 self._see_metrics(event.metrics)
-                if math.isfinite(reward := event.metrics.get("eval/reward_mean", math.nan)):
-                    self.evaluations.append((event.step, reward))
+                self.phase = f"{event.task}: {event.num_done} of {event.num_total} prompts"
             case GroupDropped():
                 self.num_dropped += 1
             case RewardFailed():
@@ -84,6 +89,13 @@ class Progress:
         self._see_metrics(event.metrics)
         if math.isfinite(reward := event.metrics.get("reward/mean", math.nan)):
             self.rewards.append(reward)
+
+    def _see_evaluation(self, event: Evaluated) -> None:
+        self._see_metrics(event.metrics)
+        if judged := headline(event.metrics):
+            if judged.word != self.measure:
+                self.measure, self.evaluations = judged.word, []
+            self.evaluations.append((event.step, float(event.metrics[judged.metric])))
 
     def _see_metrics(self, metrics: Mapping[str, float]) -> None:
         self.metrics.update({name: float(value) for name, value in metrics.items() if math.isfinite(value)})

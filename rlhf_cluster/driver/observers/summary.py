@@ -13,6 +13,8 @@ from typing import Any
 from rlhf_cluster.driver.observers import curve
 from rlhf_cluster.driver.observers.excerpt import excerpt
 from rlhf_cluster.driver.observers.figures import duration, figure
+from rlhf_cluster.driver.observers.headline import headline
+from rlhf_cluster.driver.record_json import parse_object
 
 NUM_COMPLETIONS = 3
 
@@ -37,9 +39,13 @@ class Summary:
     num_steps: int
     wall_s: float
     """From the first start of the job to its end, pauses between a kill and a resume included."""
-    reward_before: float | None
-    reward_after: float | None
-    """`eval/reward_mean` of the first and of the last evaluation; None when there was none, or no second one."""
+    measure: str
+    """What the job is judged by on held-out data: `reward`, `accuracy`, `loss`, or nothing."""
+    before: float | None
+    after: float | None
+    """Of the first and of the last evaluation; None when there was none, or no second one."""
+    guards: tuple[str, ...]
+    """What the guards have warned about; what one has ended the job for is the `message`."""
     completions: tuple[BeforeAfter, ...]
     job_dir: Path
     curve: Path | None
@@ -50,27 +56,29 @@ class Summary:
         return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
     def next_command(self) -> str | None:
-        return f"rlhf chat {self.checkpoint}" if self.checkpoint else None
+        if self.checkpoint is None:
+            return None
+        # A reward model has nothing to say; what it is worth stands in its report.
+        return f"rlhf report {self.job_dir}" if _is_reward_model(self.checkpoint) else f"rlhf chat {self.checkpoint}"
 
     def _headline(self) -> str:
-        lines = [
-            f"{self.job_name}: {self.outcome} after {self.step} of {self.num_steps} steps, {duration(self.wall_s)}"
-        ]
+        steps = f" after {self.step} of {self.num_steps} steps" if self.num_steps else ""
+        lines = [f"{self.job_name}: {self.outcome}{steps}, {duration(self.wall_s)}"]
         if self.message and self.outcome != "succeeded":
             lines.append(self.message)
-        if self.reward_before is not None and self.reward_after is None:
-            lines.append(f"held-out reward {self.reward_before:.3f} before the first step")
-        if self.reward_before is not None and self.reward_after is not None:
-            gain = self.reward_after - self.reward_before
-            lines.append(f"held-out reward {self.reward_before:.3f} -> {self.reward_after:.3f} ({gain:+.3f})")
-        return "\n".join(lines)
+        if self.before is not None and self.after is None:
+            lines.append(f"held-out {self.measure} {self.before:.3f} before the first step")
+        if self.before is not None and self.after is not None:
+            gain = self.after - self.before
+            lines.append(f"held-out {self.measure} {self.before:.3f} -> {self.after:.3f} ({gain:+.3f})")
+        return "\n".join([*lines, *self.guards])
 
     def _places(self) -> str:
         places = (
             ("learning curve", self.curve),
             ("checkpoint", self.checkpoint),
             ("job directory", self.job_dir),
-            ("try it", self.next_command()),
+            ("next", self.next_command()),
             ("go on", f"rlhf resume {self.job_dir}" if self.outcome == "interrupted" else None),
         )
         return "\n".join(f"{label:<16}{place}" for label, place in places if place is not None)
@@ -88,6 +96,7 @@ def summarise(entries: Iterable[Mapping[str, Any]]) -> Summary | None:
     evaluations = kinds.get("Evaluated", [])
     first = evaluations[0] if evaluations else {}
     newest = evaluations[-1] if len(evaluations) > 1 else {}
+    judged = headline((newest or first).get("metrics", {}))
     job_dir = Path(started["job_dir"])
     picture = job_dir / curve.FILE_NAME
     return Summary(
@@ -97,8 +106,10 @@ def summarise(entries: Iterable[Mapping[str, Any]]) -> Summary | None:
         step=last["step"],
         num_steps=started["num_steps"],
         wall_s=last["time_s"] - kinds["JobStarted"][0]["time_s"],
-        reward_before=first.get("metrics", {}).get("eval/reward_mean"),
-        reward_after=newest.get("metrics", {}).get("eval/reward_mean"),
+        measure=judged.word if judged else "",
+        before=first.get("metrics", {}).get(judged.metric) if judged else None,
+        after=newest.get("metrics", {}).get(judged.metric) if judged else None,
+        guards=tuple(entry["text"] for entry in kinds.get("GuardTripped", []) if entry["deed"] == "warn"),
         completions=_pairs(first.get("samples", []), newest.get("samples", [])),
         job_dir=job_dir,
         curve=picture if picture.exists() else None,
@@ -109,6 +120,14 @@ def summarise(entries: Iterable[Mapping[str, Any]]) -> Summary | None:
 def answer(completion: str, *, reward: float | None) -> str:
     """One line: the reward in brackets, where there is one, and the completion."""
     return ("" if reward is None else f"[{figure(reward)}] ") + excerpt(completion, width=200)
+
+
+def _is_reward_model(checkpoint: Path) -> bool:
+    try:
+        config = parse_object((checkpoint / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())
 
 
 def _newest(kinds: Mapping[str, list[Mapping[str, Any]]], kind: str, *, since: Mapping[str, Any]) -> Mapping[str, Any]:

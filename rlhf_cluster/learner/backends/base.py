@@ -35,6 +35,10 @@ class Backend(Protocol):
         nothing is applied."""
         ...
 
+    def has_finite_gradients(self) -> bool:
+        """Of what this rank has accumulated."""
+        ...
+
     def clear_gradients(self) -> None:
         """Forget what was accumulated: the step is not to be applied."""
         ...

@@ -56,7 +56,7 @@ def test_a_job_runs_to_its_summary_and_its_checkpoint_chats_and_evaluates(rlhf):
 
     code, out, _ = rlhf("eval", "word-world", *TINY, "--checkpoint", checkpoint, "-o", "json")
     assert code == 0
-    assert json.loads(out)["metrics"]["eval/reward_mean"] == pytest.approx(summary["reward_after"])
+    assert json.loads(out)["metrics"]["eval/reward_mean"] == pytest.approx(summary["after"])
 
 
 def test_ctrl_c_stops_after_the_step_says_how_to_resume_and_resuming_finishes(rlhf):

@@ -25,6 +25,14 @@ def test_a_single_value_has_a_mean_and_no_error():
     assert math.isnan(error)
 
 
+@given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=6), st.integers(1, 5))
+def test_the_repetition_of_a_whole_batch_is_that_of_each_of_its_sequences(sequences, n):
+    token_ids = np.array([token for sequence in sequences for token in sequence], np.int32)
+    lengths = np.array([len(sequence) for sequence in sequences], np.int32)
+    found = statistics.repetition_of_each(token_ids, lengths, n=n)
+    assert found.tolist() == pytest.approx([statistics.repetition_n(sequence, n=n) for sequence in sequences])
+
+
 @given(st.integers(1, 7), st.data())
 def test_pass_at_k_is_the_share_of_all_choices_of_k_samples_that_hold_a_correct_one(num_samples, data):
     num_correct = data.draw(st.integers(0, num_samples))
@@ -185,3 +193,16 @@ def test_distinct_and_repetition_are_two_sides_of_one_sequence(tokens, n):
 def test_ngrams_of_nothing_are_refused():
     with pytest.raises(ValueError, match="n = 0"):
         statistics.distinct_n([[1]], n=0)
+
+
+def test_accuracy_by_size_puts_the_smallest_margins_first_and_loses_none():
+    margins, correct = [-0.1, 0.2, -3.0, 4.0, 0.0, 2.0], [0, 1, 1, 1, 0.5, 1]
+    found = statistics.accuracy_by_size(margins, correct, num_bins=2)
+    assert [(least, largest, number) for least, largest, number, _ in found] == [(0.0, 0.2, 3), (2.0, 4.0, 3)]
+    assert [accuracy.value for *_, accuracy in found] == [0.5, 1.0]
+
+
+def test_accuracy_by_size_of_equal_margins_is_one_bin():
+    ((least, largest, number, accuracy),) = statistics.accuracy_by_size([1.0, -1.0, 1.0], [1, 0, 1])
+    assert (least, largest, number) == (1.0, 1.0, 3)
+    assert accuracy.value == pytest.approx(2 / 3)

@@ -5,7 +5,9 @@ import io
 import pytest
 
 from rlhf_cluster.driver.observers.build import NAMES, JobObservers, build
+from rlhf_cluster.driver.run import write_job_file
 from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.testing import make_job
 
 
 class Alert:
@@ -26,11 +28,16 @@ class Alert:
 
 def test_all_built_in_observers_watch_a_job_together(job_events, tmp_path):
     stream = io.StringIO()
+    (tmp_path / "job").mkdir()
+    write_job_file(tmp_path / "job", make_job())
     with build(NAMES, tmp_path / "job", stream=stream) as observers:
         for event in job_events:
             observers.on_event(event)
     assert {path.name for path in (tmp_path / "job").iterdir()} == {
+        "job.json",
         "journal.jsonl",
+        "evaluation.json",
+        "answers.jsonl",
         "tensorboard",
         "samples",
         "curve.png",

@@ -118,6 +118,15 @@ def test_the_curve_of_a_job_without_any_metric_is_still_a_picture(tmp_path):
     assert (tmp_path / "curve.png").read_bytes().startswith(PNG)
 
 
+def test_a_job_without_rewards_has_a_curve_of_its_loss(tmp_path):
+    drawn = {}
+    for name in ("learner/loss", "learner/kl"):
+        draw(Points(series={name: [(1, 3.0), (2, 2.0)], "eval/accuracy": [(2, 0.75)]}), tmp_path / "curve.png")
+        drawn[name] = (tmp_path / "curve.png").read_bytes()
+    assert all(picture.startswith(PNG) for picture in drawn.values())
+    assert drawn["learner/loss"] != drawn["learner/kl"]
+
+
 def test_a_resumed_curve_keeps_the_steps_before_the_checkpoint_and_no_later_ones(job_events, tmp_path):
     job_dir = tmp_path / "job"
     watch(Journal(job_dir), job_events)
