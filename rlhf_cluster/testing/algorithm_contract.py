@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -163,7 +164,7 @@ def takes_no_groups_for_no_error(algorithm: Algorithm) -> None:
     assert algorithm.adapted([]) == algorithm, "adapted([]) is another algorithm"
 
 
-CHECKS: tuple[Callable[[Algorithm], None], ...] = (
+CHECKS: tuple[FunctionType, ...] = (
     is_a_frozen_value,
     travels_and_its_table_gives_it_again,
     needs_and_repeats_what_there_is,

@@ -90,7 +90,7 @@ class Thawed(RLOO):
         (DividingByTheMicrobatch, "not close"),
         (WithAGradientInItsFigures, "metric p has a gradient"),
         (Remembering, "two advantages of one group"),
-        (Thawed, "type can be set"),
+        (Thawed, "can be set"),
     ],
 )
 def test_one_that_breaks_the_contract_is_told_how(kind, words):
