@@ -114,7 +114,7 @@ def test_two_rewards_of_one_name_are_told_apart_or_refused():
         (["autoscale.min_workers=3", "autoscale.max_workers=2"], "raise max_workers or lower min_workers"),
         (
             ["evaluation.pass_at_k=[1]", "evaluation.pass_reward=fakes"],
-            "no reward of this job, did you mean 'fake'?; there are reward, fake",
+            "no reward of this job (did you mean 'fake'?); there are reward, fake",
         ),
         (["autoscale.max_workers=2", "rollout.engine.type=vllm"], "leave [autoscale] out"),
     ],
