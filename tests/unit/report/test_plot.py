@@ -38,9 +38,8 @@ def test_a_value_that_is_an_edge_belongs_to_the_bin_that_begins_there():
     assert {-2.0, -1.0, 0.0, 1.0, 2.0} <= set(borders)
 
 
-@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=20))
+@given(st.lists(values | st.sampled_from([float("nan"), float("inf")]), max_size=20))
 def test_a_span_is_finite_and_never_empty(found):
-    assume(all(abs(value) < 1e9 for value in found if value == value and abs(value) != float("inf")))
     low, high = span(found)
     assert low < high
 
