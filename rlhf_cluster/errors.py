@@ -16,7 +16,8 @@
     |  '- WeightsUnavailable         the transport no longer has this version
     |- RewardError
     |  '- TooManyInvalid             the share of failed rewards passed `max_invalid_rate`
-    |- LearnerError                  a step was refused (loss or gradient not finite)
+    |- LearnerError                  the learner cannot do what it was asked
+    |  '- StepRefused                loss or gradient are not finite; names the groups to blame
     |- StorageError                  the job's directory cannot be written, or what lies there is not what was written
     |  |- LedgerCorrupt              a ledger or log is damaged before its tail
     |  '- CheckpointCorrupt          a checkpoint's files are not those of its manifest
@@ -111,6 +112,21 @@ class TooManyInvalid(RewardError):
 
 class LearnerError(RlhfError):
     pass
+
+
+class StepRefused(LearnerError):
+    """`request_ids` are of the groups whose numbers are not finite; none where no group alone is to blame."""
+
+    def __init__(self, message: str, *, request_ids: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.request_ids = tuple(request_ids)
+
+    def __reduce__(self):
+        return _rebuild_step_refused, (str(self), self.request_ids)
+
+
+def _rebuild_step_refused(message: str, request_ids: tuple[int, ...]) -> StepRefused:
+    return StepRefused(message, request_ids=request_ids)
 
 
 class StorageError(RlhfError):

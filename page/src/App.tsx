@@ -25,6 +25,10 @@ import { NewJob } from "./views/NewJob";
 // uPlot is a third of the page, and the list of jobs does not need it.
 const Charts = lazy(() => import("./views/job/Charts"));
 const Tokens = lazy(() => import("./views/Tokens"));
+const LabelSets = lazy(() => import("./views/label/Sets"));
+const LabelSetView = lazy(() => import("./views/label/Set"));
+const Judge = lazy(() => import("./views/label/Judge"));
+const Statistics = lazy(() => import("./views/label/Statistics"));
 const Compare = lazy(() => import("./views/Compare"));
 
 export function App() {
@@ -53,6 +57,11 @@ export function App() {
               <Route path="jobs" element={<Jobs />} />
               <Route path="jobs/new" element={<NewJob />} />
               <Route path="compare" element={<Compare />} />
+              <Route path="label" element={<LabelSets />} />
+              <Route path="label/:name" element={<LabelSetView me={me.data} />}>
+                <Route index element={<Judge />} />
+                <Route path="statistics" element={<Statistics />} />
+              </Route>
               <Route path="cluster" element={<ClusterView />} />
               <Route path="tokens" element={<Tokens me={me.data} />} />
               <Route path="jobs/:id" element={<JobView me={me.data} />}>

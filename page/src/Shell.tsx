@@ -34,6 +34,7 @@ export function Shell({ me, children }: { me: Me; children: ReactNode }) {
         <nav aria-label="Main" className={css.nav}>
           <NavLink to="/jobs" end className={({ isActive }) => classes(isActive && css.here)}>Jobs</NavLink>
           <NavLink to="/compare">Compare</NavLink>
+          <NavLink to="/label">Label</NavLink>
           <NavLink to="/cluster">Cluster</NavLink>
           {me.scopes.includes("admin") && <NavLink to="/tokens">Tokens</NavLink>}
         </nav>

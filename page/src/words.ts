@@ -86,7 +86,7 @@ export function advice(pool: Pool): string {
 /** The kinds of events that are worth a line of their own; the steps are in the charts. */
 export const NOTABLE = [
   "JobStarted", "Phase", "Evaluated", "GroupDropped", "RewardFailed", "CheckpointSaved", "WorkerChanged", "PromptQuarantined",
-  "LearnerRecovered", "Notice", "JobEnded", "JobOver", "Asked", "AttemptSubmitted", "AttemptStarted", "AttemptEnded",
+  "LearnerRecovered", "Notice", "GuardTripped", "JobEnded", "JobOver", "Asked", "AttemptSubmitted", "AttemptStarted", "AttemptEnded",
   "AttemptLost", "AttemptRefused",
 ];
 

@@ -24,7 +24,7 @@ from rlhf_cluster.errors import (
     ServiceError,
 )
 
-DONE, JOB_FAILED, USAGE, NOT_FOUND, AUTH, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+DONE, JOB_FAILED, USAGE, NOT_FOUND, AUTH, UNAVAILABLE, BY_GUARD, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
 class NotFound(RlhfError):
@@ -46,7 +46,18 @@ class Detached(Interrupted):
 EXTRAS = {
     "service": ("alembic", "fastapi", "prometheus_client", "psycopg", "sqlalchemy", "starlette", "uvicorn"),
     "cpu": (
-        *("datasets", "gguf", "jinja2", "matplotlib", "pebble", "pyarrow", "ray", "safetensors", "tensorboardX"),
+        *(
+            "datasets",
+            "gguf",
+            "jinja2",
+            "matplotlib",
+            "pebble",
+            "peft",
+            "pyarrow",
+            "ray",
+            "safetensors",
+            "tensorboardX",
+        ),
         *("tokenizers", "torch", "transformers", "vaderSentiment", "vllm", "xxhash"),
     ),
 }

@@ -33,10 +33,14 @@ EVENTS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "Phase": lambda event: {"name": event["text"]},
     "StepDone": lambda event: {"version": event["body"]["version"], "metrics": _finite(event["body"]), "groups": ()},
     "Evaluated": lambda event: {"metrics": _finite(event["body"]), "groups": ()},
-    "Notice": lambda event: {"level": event["level"], "text": excerpt(event["text"], width=600)},
+    "Notice": lambda event: _words(event),
+    "GuardTripped": lambda event: _words(event),
 }
 """Kinds that move the panel -> the fields of their record."""
-RECORDS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in (Phase, StepDone, Evaluated, Notice)}
+RECORDS: Mapping[str, type[Event]] = {
+    **{kind.__name__: kind for kind in (Phase, StepDone, Evaluated, Notice)},
+    "GuardTripped": Notice,
+}
 
 
 def show_live(client: Client, job_id: str, messages: Iterator[StreamMessage]) -> JobDetail:
@@ -117,6 +121,10 @@ class Watched:
         self._looked_s, self.is_over = time.monotonic(), self.job.state in OVER
         if self.is_over or self.job.state != "running":
             self._progress.phase = self.job.state
+
+
+def _words(event: Mapping[str, Any]) -> dict[str, Any]:
+    return {"level": event["level"], "text": excerpt(event["text"], width=600)}
 
 
 def _finite(body: Mapping[str, Any]) -> dict[str, float]:

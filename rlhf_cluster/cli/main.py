@@ -56,7 +56,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "eval": ("rlhf_cluster.cli.eval:evaluate", "Run a job's held-out evaluation only."),
     "report": ("rlhf_cluster.cli.report:report", "Compare evaluations in a table and on a page."),
     "chat": ("rlhf_cluster.cli.chat:chat", "Talk to a checkpoint, streamed."),
+    "export": ("rlhf_cluster.cli.export:export", "Make a model of its own of a checkpoint, adapters merged."),
     "recipes": ("rlhf_cluster.cli.recipes:recipes", "List and show the jobs that ship with this package."),
+    "data": ("rlhf_cluster.cli.data:data", "Show what a job's data gives; convert files of preferences."),
     "models": ("rlhf_cluster.cli.models:models", "List and add models that jobs can name."),
     "doctor": ("rlhf_cluster.cli.doctor:doctor", "Check this machine; every finding names its fix."),
     "schema": ("rlhf_cluster.cli.schema:schema", "Print the JSON Schema of a job file."),
@@ -95,7 +97,8 @@ def rlhf() -> None:
 
     JOB is the id of a job of the service, the beginning of one, a name, @last, or the directory of a job that runs
     without a service. Exit codes: 0 done, 1 the job failed or refused, 2 wrong usage or configuration, 3 not found, 4
-    not allowed, 5 no driver or no service answers, 130 interrupted. RLHF_DEBUG=1 shows tracebacks.
+    not allowed, 5 no driver or no service answers, 6 a guard ended the job, 130 interrupted. RLHF_DEBUG=1 shows
+    tracebacks.
     """
 
 

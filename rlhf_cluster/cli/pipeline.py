@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rlhf_cluster.cli.failure import NotFound
+from rlhf_cluster.cli.failure import DONE, NotFound
 from rlhf_cluster.cli.job import overrides_argument
 from rlhf_cluster.cli.output import emit, output_option, table
 
@@ -24,12 +24,14 @@ file_argument = click.argument("file", type=click.Path(path_type=Path))
 ignore_code_option = click.option(
     "--ignore-code", is_flag=True, help="Keep stages of which nothing but Python code has changed."
 )
+MAX_SHOWN = 3
+"""Reasons in a line; JSON has all."""
 ACTS = {"keep": "unchanged", "resume": "goes on", "run": "runs", "perhaps": "runs if its inputs change"}
 
 
 @click.group
 def pipeline() -> None:
-    """Stages that feed each other, each a job: FILE is a TOML or YAML file that names them."""
+    """Stages that feed each other, each a job: FILE is a TOML or YAML file that names them, or one of ours by name."""
 
 
 @pipeline.command
@@ -39,13 +41,15 @@ def pipeline() -> None:
 @click.option(
     "--take-over", is_flag=True, help="Run it even if whoever ran it last may be alive; that one is fenced off."
 )
+@click.option("--at-once", default=1, show_default=True, type=click.IntRange(1), help="Seeds to run side by side.")
 @output_option
-def run(file: Path, overrides: tuple[str, ...], ignore_code: bool, take_over: bool, output: str) -> None:
+def run(file: Path, overrides: tuple[str, ...], ignore_code: bool, take_over: bool, at_once: int, output: str) -> int:
     """Run the stages of FILE in order; leave those alone that are unchanged, go on with one that was interrupted.
 
     \b
     rlhf pipeline run alignment.toml
     rlhf pipeline run alignment.toml seeds=[1,2,3] sft.train.num_steps=20
+    rlhf pipeline run word-world --at-once 3
 
     Ctrl-C stops the stage under way after its step, with a checkpoint; the same command goes on. Progress goes to
     stdout, or to stderr with -o json.
@@ -56,11 +60,18 @@ def run(file: Path, overrides: tuple[str, ...], ignore_code: bool, take_over: bo
     progress = sys.stdout if output == "table" else sys.stderr
     runner = partial(run_in_child, stdout=progress, take_over=take_over)
     rows: list[dict[str, Any]] = []
-    for each in _load(file, overrides):
-        tell = partial(_tell, each)
+    pipelines = _load(file, overrides)
+    if at_once > 1 and len(pipelines) > 1:
+        flags = ["--ignore-code"] * ignore_code + ["--take-over"] * take_over
+        if code := _side_by_side(pipelines, [str(file), *overrides, *flags], at_once=at_once):
+            return code
+        # Each has done its own; what they have made is kept here.
+    for each in pipelines:
+        tell = partial(_tell, each) if at_once == 1 else _silent
         made = run_pipeline(each, runner=runner, tell=tell, ignore_code=ignore_code, take_over=take_over)
         rows += [_made_row(each, making) for making in made.values()]
     emit(rows, output=output, text=lambda: f"\n{_table(rows, ('pipeline', 'stage', 'took', 'made', 'job_dir'))}")
+    return DONE
 
 
 @pipeline.command
@@ -100,17 +111,34 @@ def lineage(path: Path, output: str) -> None:
 
 
 def _load(file: Path, overrides: tuple[str, ...]) -> tuple[Pipeline, ...]:
-    from rlhf_cluster.pipeline.load import load_pipelines
+    from rlhf_cluster.pipeline.load import find_pipeline, load_pipelines
 
-    if not file.is_file():
-        raise NotFound(f"no pipeline file is called {file}")
-    return load_pipelines(file, overrides)
+    return load_pipelines(find_pipeline(file), overrides)
+
+
+def _side_by_side(pipelines: tuple[Pipeline, ...], arguments: list[str], *, at_once: int) -> int:
+    """The first exit code that is not 0. Their logs are told."""
+    from rlhf_cluster.pipeline.side_by_side import run_side_by_side
+
+    logs = [each.directory / "pipeline.log" for each in pipelines]
+    for each, log in zip(pipelines, logs, strict=True):
+        click.echo(f"seed {each.seed}: what its stages print is in {log}", err=True)
+    commands = [["pipeline", "run", *arguments, f"seeds=[{each.seed}]"] for each in pipelines]
+    codes = run_side_by_side(commands, logs, num_at_once=at_once, tell=lambda line: click.echo(line, err=True))
+    for each, log, code in zip(pipelines, logs, codes, strict=True):
+        if code:
+            click.echo(f"seed {each.seed}: ended with {code}; see the end of {log}", err=True)
+    return next((code for code in codes if code), DONE)
+
+
+def _silent(_: Progress) -> None:
+    """Its stages were told when they ran."""
 
 
 def _tell(pipeline: Pipeline, progress: Progress) -> None:
     """On stderr, so that what the stages print stays theirs."""
     decision = progress.decision
-    why = "; ".join(decision.reasons)
+    why = _cell(decision.reasons)
     place = f"{pipeline.directory.name} {progress.number}/{progress.num_stages} {decision.stage}"
     click.echo(f"== {place}: {ACTS[decision.act]} ({why}) in {progress.job_dir}", err=True)
 
@@ -146,4 +174,7 @@ def _table(rows: list[dict[str, Any]], names: tuple[str, ...]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "; ".join(value) if isinstance(value, list) else value or "-"
+    if not isinstance(value, list | tuple):
+        return value or "-"
+    more = len(value) - MAX_SHOWN
+    return "; ".join([*value[:MAX_SHOWN], *[f"and {more} more"] * (more > 0)])

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rlhf_cluster.driver.observers.base import Observer
     from rlhf_cluster.records.events import JobEnded
 
-OUTCOMES = {"succeeded": failure.DONE, "interrupted": failure.INTERRUPTED}
-"""Outcome -> exit code; any other is a job that failed."""
+OUTCOMES = {"succeeded": failure.DONE, "failed": failure.BY_GUARD, "interrupted": failure.INTERRUPTED}
+"""Outcome of a job that ended in order -> exit code; what else fails is raised."""
 
 
 @click.command
@@ -58,7 +58,7 @@ def run_to_end(config: JobConfig, *, output: str, job_dir: Path | None = None, t
     finally:
         observers.close()
     _show_end(ended, output=output)
-    return OUTCOMES.get(ended.outcome, failure.JOB_FAILED)
+    return OUTCOMES[ended.outcome]
 
 
 async def _run(config: JobConfig, observers: Observer, *, job_dir: Path | None, take_over: bool) -> JobEnded:

@@ -40,6 +40,7 @@ def _job(view: JobView, *, driver: DriverView | None, job_dir: Path, age_s: floa
         ("rollouts", f"{view.num_in_flight} in flight, {view.num_complete} complete"),
         ("waits for", excerpt(view.waiting_for, width=600)),
         ("bottleneck", excerpt(view.bottleneck, width=600)),
+        ("guards", excerpt(view.guards, width=600)),
         *map(_scaling, view.pools),
         ("seen", f"{span(age_s)} ago" + (", and nothing since: its driver runs, but is slow or stuck" if late else "")),
     ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlhf_cluster.algorithms import AlgorithmSettings, type_name
+from rlhf_cluster.algorithms import SFT, AlgorithmSettings
+from rlhf_cluster.config.cross_checks import CHECKS
+from rlhf_cluster.config.generation import ConstitutionSettings, PreferenceSettings
 from rlhf_cluster.config.sections import (
     AutoscaleSettings,
     CheckpointSettings,
@@ -19,7 +21,7 @@ from rlhf_cluster.config.sections import (
     WeightsSettings,
 )
 from rlhf_cluster.data.settings import DataSettings
-from rlhf_cluster.errors import did_you_mean
+from rlhf_cluster.flow.guards import GuardSettings
 from rlhf_cluster.learner.settings import LearnerSettings
 from rlhf_cluster.reference.settings import ReferenceSettings
 from rlhf_cluster.rewards.settings import RewardServerSettings, RewardSettings, check_rewards
@@ -54,12 +56,17 @@ class JobConfig(Settings):
     """The workers that score."""
     reference: ReferenceSettings = ReferenceSettings()
     """The frozen policy, where the algorithm needs it."""
-    algorithm: AlgorithmSettings
-    """`type` names a built-in one or an import path; the rest are its hyper-parameters."""
+    algorithm: AlgorithmSettings = SFT()
+    """`type` names a built-in one or an import path; the rest are its hyper-parameters. A job that only generates has
+    none."""
     learner: LearnerSettings = LearnerSettings()
     """The ranks that train."""
-    train: TrainSettings
-    """Batch arithmetic and staleness."""
+    train: TrainSettings = TrainSettings(num_steps=0, prompts_per_step=1)
+    """Batch arithmetic and staleness; left out, nothing is trained."""
+    preferences: PreferenceSettings | None = None
+    """Collects preference pairs from the policy's answers, after the last step where there are any."""
+    constitution: ConstitutionSettings | None = None
+    """Has the policy's answers criticised and revised by the principles of a constitution, likewise."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Held-out evaluation."""
     checkpoint: CheckpointSettings = CheckpointSettings()
@@ -72,6 +79,8 @@ class JobConfig(Settings):
     """What is done about roles that are lost."""
     autoscale: AutoscaleSettings | None = None
     """Has a policy set the number of rollout workers, until `rlhf scale` says otherwise."""
+    guards: GuardSettings = GuardSettings()
+    """What ends the job, or is warned about, because learning goes wrong."""
     ray: RaySettings = RaySettings()
     """Which Ray cluster."""
     observers: tuple[str, ...] = ("journal", "console", "tensorboard", "samples", "curve", "held_out")
@@ -95,7 +104,11 @@ class JobConfig(Settings):
     @property
     def learn_from(self) -> str:
         """`rollouts` or `data`."""
-        return self.train.learn_from or self.algorithm.learns_from[0]
+        return "rollouts" if not self.trains else self.train.learn_from or self.algorithm.learns_from[0]
+
+    @property
+    def trains(self) -> bool:
+        return self.train.num_steps > 0
 
     @property
     def generates(self) -> bool:
@@ -140,148 +153,3 @@ class JobConfig(Settings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-
-def _ranks_need_ddp(job: JobConfig) -> str | None:
-    if job.learner.num_ranks > 1 and job.learner.backend == "plain":
-        return (
-            f'learner.num_ranks = {job.learner.num_ranks} with learner.backend = "plain": '
-            'set learner.backend = "ddp" or learner.num_ranks = 1'
-        )
-    return None
-
-
-def _ranks_need_processes(job: JobConfig) -> str | None:
-    if job.learner.num_ranks > 1 and job.runtime == "local":
-        return (
-            f'learner.num_ranks = {job.learner.num_ranks} with runtime = "local", which has one process: '
-            'set runtime = "ray" or learner.num_ranks = 1'
-        )
-    return None
-
-
-def _vllm_workers_need_processes(job: JobConfig) -> str | None:
-    rollout, bounds = job.rollout, job.autoscale
-    if job.has_one_rollout_worker and rollout.num_workers + rollout.spares > 1:
-        return (
-            f"rollout.num_workers = {rollout.num_workers} and rollout.spares = {rollout.spares} of vLLM with runtime = "
-            '"local", where vLLM can be opened once: set runtime = "ray", or rollout.num_workers = 1 without spares'
-        )
-    if job.has_one_rollout_worker and bounds and bounds.max_workers > 1:
-        return (
-            f'autoscale.max_workers = {bounds.max_workers} of vLLM with runtime = "local", where vLLM can be opened '
-            'once: set runtime = "ray", or leave [autoscale] out'
-        )
-    return None
-
-
-def _transport_suits_runtime(job: JobConfig) -> str | None:
-    wrong = {"local": "object_store", "ray": "memory"}[job.runtime]
-    if job.weights.transport == wrong:
-        return (
-            f'weights.transport = "{wrong}" does not exist with runtime = "{job.runtime}": '
-            'set weights.transport = "auto"'
-        )
-    return None
-
-
-def _algorithm_has_its_reward(job: JobConfig) -> str | None:
-    if "reward" in job.algorithm.needs and not job.rewards and job.learn_from == "rollouts":
-        name = type_name(job.algorithm)
-        return f"algorithm.type = {name!r} needs a reward and rewards is empty: add a [[rewards]] table"
-    return None
-
-
-def _group_is_large_enough(job: JobConfig) -> str | None:
-    least = job.algorithm.min_completions
-    if job.train.completions_per_prompt < least and job.learn_from == "rollouts":
-        return (
-            f"train.completions_per_prompt = {job.train.completions_per_prompt} with algorithm.type = "
-            f"{type_name(job.algorithm)!r}, which compares completions of one prompt: set it to {least} or more"
-        )
-    return None
-
-
-def _engine_serves_what_travels(job: JobConfig) -> str | None:
-    dtype = getattr(job.rollout.engine, "dtype", "auto")
-    if dtype not in ("auto", job.serving_dtype):
-        return (
-            f"rollout.engine.dtype = {dtype!r} but weights travel as {job.serving_dtype}: leave the engine's dtype "
-            f"out, or set weights.dtype = {dtype!r}"
-        )
-    return None
-
-
-def _autoscale_has_room(job: JobConfig) -> str | None:
-    bounds = job.autoscale
-    if bounds and bounds.min_workers > bounds.max_workers:
-        return (
-            f"autoscale.min_workers = {bounds.min_workers} is above autoscale.max_workers = {bounds.max_workers}: "
-            "raise max_workers or lower min_workers"
-        )
-    if bounds and not bounds.min_workers <= job.rollout.num_workers <= bounds.max_workers:
-        return (
-            f"rollout.num_workers = {job.rollout.num_workers} is outside of autoscale.min_workers = "
-            f"{bounds.min_workers} and max_workers = {bounds.max_workers}: start between them"
-        )
-    return None
-
-
-def _algorithm_learns_from_that(job: JobConfig) -> str | None:
-    possible = job.algorithm.learns_from
-    if job.learn_from not in possible:
-        return (
-            f"train.learn_from = {job.learn_from!r} with algorithm.type = {type_name(job.algorithm)!r}, which learns "
-            f"from {' or '.join(possible)}: leave learn_from out, or choose another algorithm"
-        )
-    return None
-
-
-def _data_has_no_age(job: JobConfig) -> str | None:
-    if job.learn_from == "data" and job.train.max_staleness > 0:
-        return (
-            f"train.max_staleness = {job.train.max_staleness} in a job that learns from data, which no policy sampled: "
-            "leave it out"
-        )
-    return None
-
-
-def _kl_is_of_what_is_sampled(job: JobConfig) -> str | None:
-    if job.evaluation.reference and job.evaluation.temperature != job.temperature:
-        return (
-            f"evaluation.reference = true with evaluation.temperature = {job.evaluation.temperature:g}, while the "
-            f"reference divides logits by {job.temperature:g}: the KL would be of two different things; set "
-            f"evaluation.temperature = {job.temperature:g}"
-        )
-    return None
-
-
-def _completions_can_pass(job: JobConfig) -> str | None:
-    evaluation, names = job.evaluation, ("reward", *(reward.label for reward in job.rewards))
-    if evaluation.pass_at_k and evaluation.pass_reward not in names:
-        return (
-            f"evaluation.pass_reward = {evaluation.pass_reward!r} is no reward of this job"
-            f"{did_you_mean(evaluation.pass_reward, names)}; there are {', '.join(names)}"
-        )
-    if (most := max(evaluation.pass_at_k, default=0)) > evaluation.completions_per_prompt:
-        return (
-            f"evaluation.pass_at_k holds {most} and evaluation.completions_per_prompt is "
-            f"{evaluation.completions_per_prompt}: draw at least as many completions"
-        )
-    return None
-
-
-CHECKS: tuple[Any, ...] = (
-    _algorithm_learns_from_that,
-    _data_has_no_age,
-    _autoscale_has_room,
-    _ranks_need_ddp,
-    _ranks_need_processes,
-    _vllm_workers_need_processes,
-    _transport_suits_runtime,
-    _algorithm_has_its_reward,
-    _group_is_large_enough,
-    _engine_serves_what_travels,
-    _kl_is_of_what_is_sampled,
-    _completions_can_pass,
-)

@@ -15,8 +15,8 @@ class TrainSettings(Settings):
     learn_from: Literal["rollouts", "data"] | None = None
     """`rollouts`: completions that the policy generates for the prompts of `data.train`. `data`: those that
     `data.train` holds, demonstrations or preferences. None is what the algorithm is for."""
-    num_steps: int = Field(ge=1, le=2**31 - 1)
-    """Steps of the whole job."""
+    num_steps: int = Field(ge=0, le=2**31 - 1)
+    """Steps of the whole job; 0 in one that only generates."""
     prompts_per_step: int = Field(ge=1)
     """Groups in one batch: rollout groups, or examples of the data."""
     completions_per_prompt: int = Field(1, ge=1)
@@ -25,7 +25,8 @@ class TrainSettings(Settings):
     """Most versions that a token may lag behind the version it trains. 0 is synchronous: generate, then learn."""
     learn_early: bool = True
     """Compute the gradient of the oldest groups of a batch while the others are still generated. The step that comes
-    of it is the same to the bit. Only for algorithms that credit every group alone; the built-in ones do."""
+    of it is the same to the bit. Passed over where an algorithm credits the groups of a batch together, as `ppo` and
+    `reinforce_pp` do, or makes several updates of a batch."""
 
 
 class EvaluationSettings(Settings):

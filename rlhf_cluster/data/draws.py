@@ -17,9 +17,14 @@ from rlhf_cluster.errors import DataError
 class Drawn:
     row: Row
     prompt_id: str
-    """`"<row>/<epoch>"`, no two alike. What stands before the slash is the same for the same tokens only."""
+    """`"<row>/<epoch>"`, no two alike."""
     plainer: Sequence[Row] = ()
     """Shorter wordings of it, each a substitute where those before it are too long; the last is the row as read."""
+
+    @property
+    def key(self) -> str:
+        """What stands before the slash: the same for the same tokens only. A row's own, unless it was worded."""
+        return self.prompt_id.partition("/")[0]
 
 
 class Draws(Protocol):

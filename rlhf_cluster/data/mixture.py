@@ -61,6 +61,7 @@ class Mixture:
     def __init__(self, parts: Sequence[Part], *, rates: np.ndarray, seed: int, shuffle: bool = True) -> None:
         """`rates` float64 [K] sum to 1. `shuffle` is about the order within the parts."""
         self.parts = tuple(parts)
+        self.rows = [row for part in self.parts for row in part.rows]
         self.rates = rates
         self._bounds = np.cumsum(rates)[:-1]
         self._seed = seed
@@ -79,10 +80,6 @@ class Mixture:
         worded, *plainer = part.worder.worded(row, form, 0, generator=generator)
         # Worded anew every time: the tokens are those of this draw alone.
         return Drawn(row=worded, prompt_id=f"{row.key}@{number}/{epoch}", plainer=plainer)
-
-    @property
-    def rows(self) -> list[Row]:
-        return [row for part in self.parts for row in part.rows]
 
     def counts(self, number: int) -> np.ndarray:
         """int64 [K], how many of the first `number` draws are of each part."""

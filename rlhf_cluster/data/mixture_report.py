@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 
+from rlhf_cluster.data.draws import Draws
 from rlhf_cluster.data.mixture import Mixture
 
 NUM_MEASURED = 256
@@ -28,7 +29,7 @@ class PartReport:
     forms: Mapping[str, int]
     """How often each wording was drawn, by names such as `few_shot/2`; empty where its rows are left as they are."""
     tokens_per_example: float | None
-    """Prompt and completion, the mean of its first draws, at most NUM_MEASURED; None where none was measured."""
+    """Prompt and completion, where there is one: the mean of its first NUM_MEASURED draws. None without any."""
     num_tokens: int | None
     """`num_drawn` times that, so an estimate."""
 
@@ -37,6 +38,11 @@ class PartReport:
 class MixtureReport:
     num_drawn: int
     parts: tuple[PartReport, ...]
+
+
+def report_of(draws: Draws, num: int, *, num_tokens: Callable[[int], int] | None = None) -> MixtureReport | None:
+    """As `mixture_report`; None where nothing is mixed."""
+    return mixture_report(draws, num, num_tokens=num_tokens) if isinstance(draws, Mixture) else None
 
 
 def mixture_report(mixture: Mixture, num: int, *, num_tokens: Callable[[int], int] | None = None) -> MixtureReport:

@@ -109,57 +109,66 @@ def _rows_of_group(
 
 def build_microbatch(groups: Sequence[RolloutGroup], rows: Sequence[Row], *, with_last: bool = False) -> Microbatch:
     """Lay out the tokens of `rows`. No rows give one padding token and nothing to predict: a rank's empty share."""
-    first_token = np.cumsum([0] + [group.num_trained_tokens for group in groups])
-    first_completion = np.cumsum([0] + [group.num_completions for group in groups])
-    width = max((row.num_inputs for row in rows), default=1)
-    shape = (max(len(rows), 1), width)
-    token_ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    branches = np.full(shape, PADDING, np.int64)
-    sources, targets, sequences, origins, lasts = [], [], [], [], []
-    row_S, completion_S = [], []
-    for b, row in enumerate(rows):
-        group = groups[row.group]
-        num_prompt = len(group.prompt.token_ids)
-        token_ids[b, :num_prompt] = group.prompt.token_ids
-        positions[b, :num_prompt] = np.arange(num_prompt)
-        branches[b, :num_prompt] = TRUNK
-        ends = np.cumsum(group.lengths)
-        place_N = None if group.loss_mask is None else np.cumsum(group.loss_mask) - 1
-        at = num_prompt
-        for branch, completion in enumerate(row.completions.tolist(), start=1):
-            length, end = int(group.lengths[completion]), int(ends[completion])
-            span = slice(end - length, end)
-            tokens = group.token_ids[span]
-            num_inputs = length if with_last else length - 1
-            after = at + num_inputs
-            token_ids[b, at:after] = tokens[:num_inputs]
-            positions[b, at:after] = num_prompt + np.arange(num_inputs)
-            branches[b, at:after] = branch
-            source = b * width + np.concatenate([[num_prompt - 1], np.arange(at, at + length - 1)])
-            origin = np.arange(end - length, end)
-            if group.loss_mask is not None and place_N is not None:
-                trained = group.loss_mask[span]
-                source, tokens, origin = source[trained], tokens[trained], place_N[span][trained]
-            sources.append(source)
-            targets.append(tokens)
-            sequences.append(np.full(len(tokens), len(row_S)))
-            origins.append(first_token[row.group] + origin)
-            row_S.append(b)
-            completion_S.append(first_completion[row.group] + completion)
-            if with_last:
-                lasts.append(b * width + after - 1)
-            at = after
+    trees = [_tree(groups[row.group], row, with_last=with_last) for row in rows]
+    width = max((len(tree.token_ids_T) for tree in trees), default=1)
+    first_token = _before([group.num_trained_tokens for group in groups])
+    first_completion = _before([group.num_completions for group in groups])
+    num_sequences = [len(row.completions) for row in rows]
+    laid = list(zip(rows, trees, _before(num_sequences), np.arange(len(rows)) * width, strict=True))
     return Microbatch(
-        token_ids_BT=token_ids,
-        position_ids_BT=positions,
-        branch_BT=branches,
-        source_N=_flat(sources),
-        target_N=_flat(targets),
-        sequence_N=_flat(sequences),
-        origin_N=_flat(origins),
-        row_S=np.array(row_S, np.int64),
-        completion_S=np.array(completion_S, np.int64),
-        last_S=np.array(lasts, np.int64),
+        token_ids_BT=_padded([tree.token_ids_T for tree in trees], width, filler=0),
+        position_ids_BT=_padded([tree.position_ids_T for tree in trees], width, filler=0),
+        branch_BT=_padded([tree.branch_T for tree in trees], width, filler=PADDING),
+        source_N=_flat([tree.source_N + start for _, tree, _, start in laid]),
+        target_N=_flat([tree.target_N for tree in trees]),
+        sequence_N=_flat([tree.sequence_N + first for _, tree, first, _ in laid]),
+        origin_N=_flat([tree.origin_N + first_token[row.group] for row, tree, _, _ in laid]),
+        row_S=np.repeat(np.arange(len(rows)), num_sequences),
+        completion_S=_flat([row.completions + first_completion[row.group] for row in rows]),
+        last_S=_flat([tree.last_S + start for _, tree, _, start in laid] if with_last else []),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tree:
+    """One row by itself: its T inputs, and which of them predict its N trained tokens; all int64."""
+
+    token_ids_T: np.ndarray
+    position_ids_T: np.ndarray
+    branch_T: np.ndarray
+    source_N: np.ndarray
+    """The input that predicts token n."""
+    target_N: np.ndarray
+    sequence_N: np.ndarray
+    """Which of the row's S completions token n belongs to."""
+    origin_N: np.ndarray
+    """Index of the token among the trained tokens of its group."""
+    last_S: np.ndarray
+    """The last input of each completion."""
+
+
+def _tree(group: RolloutGroup, row: Row, *, with_last: bool) -> _Tree:
+    prompt = group.prompt.token_ids
+    length_S = group.lengths[row.completions].astype(np.int64)
+    num_inputs_S = length_S if with_last else length_S - 1
+    start_S = len(prompt) + _before(num_inputs_S)
+    # All tokens of the row's completions: whose, at which place there, at which place in the columns of the group.
+    sequence_N = np.repeat(np.arange(len(length_S)), length_S)
+    within_N = np.arange(len(sequence_N)) - _before(length_S)[sequence_N]
+    token_N = _before(group.lengths)[row.completions][sequence_N] + within_N
+    source_N = np.where(within_N == 0, len(prompt) - 1, start_S[sequence_N] + within_N - 1)
+    input_N = within_N < num_inputs_S[sequence_N]
+    trained_N = slice(None) if group.loss_mask is None else group.loss_mask[token_N]
+    origin_N = token_N if group.loss_mask is None else np.cumsum(group.loss_mask)[token_N] - 1
+    return _Tree(
+        token_ids_T=np.concatenate([prompt, group.token_ids[token_N[input_N]]]),
+        position_ids_T=np.concatenate([np.arange(len(prompt)), len(prompt) + within_N[input_N]]),
+        branch_T=np.concatenate([np.full(len(prompt), TRUNK), 1 + sequence_N[input_N]]),
+        source_N=source_N[trained_N],
+        target_N=group.token_ids[token_N[trained_N]],
+        sequence_N=sequence_N[trained_N],
+        origin_N=origin_N[trained_N],
+        last_S=start_S + num_inputs_S - 1,
     )
 
 
@@ -177,5 +186,18 @@ def _spread(group: RolloutGroup, part: np.ndarray) -> np.ndarray:
     return whole
 
 
+def _before(sizes: Sequence[int] | np.ndarray) -> np.ndarray:
+    """int64, the sum of those before each."""
+    return np.cumsum(sizes, dtype=np.int64) - np.asarray(sizes, np.int64)
+
+
 def _flat(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+
+
+def _padded(rows: list[np.ndarray], width: int, *, filler: int) -> np.ndarray:
+    """int64 [B,T], of one row of filler where there are none."""
+    filled_BT = np.full((max(len(rows), 1), width), filler, np.int64)
+    for b, row in enumerate(rows):
+        filled_BT[b, : len(row)] = row
+    return filled_BT

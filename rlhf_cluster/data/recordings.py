@@ -44,6 +44,11 @@ class Recording:
     """The columns that are neither prompt nor completion."""
 
 
+def holds_recordings(row: Row) -> bool:
+    """Whether it has a completion at all; else it is a prompt to be answered."""
+    return any(row.item.get(name) is not None for name in CONTENT)
+
+
 def recording_of(row: Row) -> Recording:
     """Raises `DataError` naming the row when its columns are none of the above, or contradict themselves."""
     columns = {name: value for name, value in row.item.items() if value is not None}

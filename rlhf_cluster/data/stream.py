@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rlhf_cluster.data.draws import Draws
+from rlhf_cluster.data.mixture_report import MixtureReport, report_of
 from rlhf_cluster.data.sources import Row
 from rlhf_cluster.data.template import Tokenize
 from rlhf_cluster.errors import PromptTooLong
@@ -40,6 +41,10 @@ class PromptStream:
     @property
     def num_rows(self) -> int:
         return len(self._draws.rows)
+
+    def report(self, num: int) -> MixtureReport | None:
+        """What the first `num` prompts are of; None for a source that is no mixture."""
+        return report_of(self._draws, num, num_tokens=lambda number: len(self[number].token_ids))
 
     def verify(self) -> None:
         """Tokenise every row once, so that a bad one is named before the job starts and not hours into it."""

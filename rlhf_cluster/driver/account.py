@@ -30,6 +30,7 @@ class Account:
         self._num_total = num_total
         self._metrics = metrics
         self._num_done = 0
+        self._num_told = -1
 
     def begin(self, phase: str, *, num_done: int) -> None:
         """`num_done` is what a former driver of the job has done."""
@@ -42,7 +43,13 @@ class Account:
         if self._num_done * NUM_TOLD // self._num_total > told:
             self.tell()
 
+    def end(self) -> None:
+        """Tell once more, unless all that is done has been told."""
+        if self._num_told != self._num_done:
+            self.tell()
+
     def tell(self) -> None:
+        self._num_told = self._num_done
         self._bench.emit(
             Generated(
                 time_s=self._bench.clock.time(),

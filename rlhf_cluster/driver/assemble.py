@@ -14,18 +14,21 @@ from rlhf_cluster.data.stream import PromptStream
 from rlhf_cluster.driver.checkpoints import Checkpoints, by_step, moved_fields
 from rlhf_cluster.driver.claim import Claim
 from rlhf_cluster.driver.clock import Clock
+from rlhf_cluster.driver.collect import PreferenceCollector
 from rlhf_cluster.driver.control import Control
 from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Statuses
 from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.guards import Guards
 from rlhf_cluster.driver.ledger.ledger import Ledger
-from rlhf_cluster.driver.loop import Driver
+from rlhf_cluster.driver.loop import Driver, Task
 from rlhf_cluster.driver.mailbox import Mailbox
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.prompts import JobPrompts
 from rlhf_cluster.driver.recorded import Recorded
 from rlhf_cluster.driver.replica import LearnerReplica
+from rlhf_cluster.driver.revise import AnswerReviser
 from rlhf_cluster.driver.rollouts import Rollouts
 from rlhf_cluster.driver.sampler import Sampler
 from rlhf_cluster.driver.scoring import Scoring
@@ -33,6 +36,7 @@ from rlhf_cluster.driver.sizes import Desired, Sizes
 from rlhf_cluster.driver.status_file import StatusFile
 from rlhf_cluster.driver.untold import tell_untold
 from rlhf_cluster.driver.view import Views
+from rlhf_cluster.driver.workbench import Workbench
 from rlhf_cluster.errors import Fenced, LedgerCorrupt
 from rlhf_cluster.records import StepReport
 from rlhf_cluster.records.commands import Command
@@ -77,6 +81,7 @@ async def open_driver(
         learner.on_mended = fleet.renew
         scoring = Scoring(job, rewards=roles.reward, references=roles.reference)
         feed = _feed(setting, fleet, scoring, ledger=ledger, prompts=prompts)
+        sampler = Sampler(job, fleet, decode=prompts.decode)
         statuses = Statuses(roles, bound_s=job.limits.status_s)
         sizes = Sizes(job, roles.pools, job_dir=setting.job_dir, claim=setting.claim, desired=desired or {})
         pacing = Pacing(job, fleet, sizes, emit=emit, clock=clock)
@@ -86,12 +91,12 @@ async def open_driver(
             fleet=fleet,
             learner=learner,
             ledger=ledger,
-            evaluator=Evaluator(
-                job, Sampler(job, fleet, decode=prompts.decode), scoring, learner, prompts=prompts, clock=clock
-            ),
+            evaluator=Evaluator(job, sampler, scoring, learner, prompts=prompts, clock=clock),
             checkpoints=_checkpoints(setting, learner),
             role_figures=RoleFigures(statuses, clock),
             pacing=pacing,
+            guards=Guards(job, setting.job_dir, step=learner.num_applied, emit=emit, clock=clock),
+            tasks=_tasks(setting, prompts, sampler, scoring, fleet),
             emit=emit,
             clock=clock,
             at=setting.at,
@@ -114,6 +119,26 @@ def _feed(setting: Setting, fleet: Fleet, scoring: Scoring, *, ledger: Ledger, p
             job, fleet, scoring, ledger=ledger, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock
         )
     return Recorded(job, scoring, ledger=ledger, examples=prompts.train, emit=emit, clock=clock)
+
+
+def _tasks(setting: Setting, prompts: JobPrompts, sampler: Sampler, scoring: Scoring, fleet: Fleet) -> tuple[Task, ...]:
+    job = setting.job
+    if not isinstance(prompts.train, PromptStream) or not (job.preferences or job.constitution):
+        return ()
+    bench = Workbench(
+        job=job,
+        job_dir=setting.job_dir,
+        prompts=prompts.train,
+        sampler=sampler,
+        scoring=scoring,
+        fleet=fleet,
+        emit=setting.emit,
+        clock=setting.clock,
+        step=job.train.num_steps,
+    )
+    revising = [AnswerReviser(bench, job.constitution)] if job.constitution else []
+    collecting = [PreferenceCollector(bench, job.preferences)] if job.preferences else []
+    return (*revising, *collecting)
 
 
 async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerReplica:

@@ -9,20 +9,19 @@ unblocked by their answers; each wait is bounded
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from rlhf_cluster.config.generation import PreferenceSettings
+from rlhf_cluster.data.preferences import Preference
 from rlhf_cluster.driver.account import Account, Failures
-from rlhf_cluster.driver.json_lines import JsonLines
+from rlhf_cluster.driver.json_lines import JsonLines, plain
 from rlhf_cluster.driver.labels import Label, by_rewards, by_verdict
-from rlhf_cluster.driver.pair_rows import FILE_NAME, Pair, PairFigures
-from rlhf_cluster.driver.workbench import Workbench, json_prompt, plain_prompt
+from rlhf_cluster.driver.pair_rows import FILE_NAME, PairFigures
+from rlhf_cluster.driver.workbench import Workbench, plain_prompt
 from rlhf_cluster.records import RolloutGroup, RolloutRequest
 from rlhf_cluster.rewards.judges.base import Comparison, Judge, Judgement, Verdict
 from rlhf_cluster.rewards.judges.settings import JudgeSettings
@@ -51,6 +50,7 @@ class PreferenceCollector:
         self._account = Account(
             bench, task="preferences", path=self.path, num_total=self._num_total, metrics=self.metrics
         )
+        self._labeler = _labeler(settings)
         self._labelled_by = _labelled_by(settings)
 
     async def run(self, stop: asyncio.Event) -> bool:
@@ -62,7 +62,7 @@ class PreferenceCollector:
             blocks = self._bench.blocks(self._requests(done))
             async with _opened(self._settings.judge) as judge, aclosing(blocks):
                 async for groups in blocks:
-                    rows = [pair.row() for pair in await self._pairs(groups, judge)]
+                    rows = [pair.columns() for pair in await self._pairs(groups, judge)]
                     file.append(rows)
                     for row in rows:
                         self._figures.add(row)
@@ -71,7 +71,7 @@ class PreferenceCollector:
                         break
                 else:
                     is_finished = True
-        self._account.tell()
+        self._account.end()
         return is_finished
 
     def metrics(self) -> dict[str, float]:
@@ -97,7 +97,7 @@ class PreferenceCollector:
                     SEED_OFFSET + number, prompt, num_completions=2, sampling=self._sampling
                 )
 
-    async def _pairs(self, groups: Sequence[RolloutGroup], judge: Judge | None) -> list[Pair]:
+    async def _pairs(self, groups: Sequence[RolloutGroup], judge: Judge | None) -> list[Preference]:
         """Those that differ and that nobody failed on."""
         different = [group for group in groups if group.texts[0] != group.texts[1]]
         self._num_identical += len(groups) - len(different)
@@ -109,7 +109,7 @@ class PreferenceCollector:
         pairs = [self._pair(group, judgement) for group, judgement in zip(scored, judgements, strict=True)]
         return [pair for pair in pairs if pair is not None]
 
-    def _pair(self, group: RolloutGroup, judgement: Judgement | None) -> Pair | None:
+    def _pair(self, group: RolloutGroup, judgement: Judgement | None) -> Preference | None:
         if self._settings.labels == "rule":
             self._failures.observe(group)
             if group.invalid:
@@ -120,25 +120,22 @@ class PreferenceCollector:
             if isinstance(judgement, Failure):
                 return None
         label = self._label(group, judgement)
-        scores = (None, None) if group.rewards is None else (_finite(group.rewards[0]), _finite(group.rewards[1]))
-        number = group.request_id - SEED_OFFSET
-        a, b = samples_of(group)
-        return Pair(
-            prompt_id=group.prompt.prompt_id,
-            prompt=json_prompt(self._bench.prompts.row(number).prompt),
-            completions=(a.completion, b.completion),
+        a, b = group.texts
+        return Preference(
+            pair_id=f"{self._bench.job.name}:{group.prompt.prompt_id}",
+            prompt=self._bench.prompts.row(group.request_id - SEED_OFFSET).prompt,
+            a=a,
+            b=b,
             label=label.choice if label else None,
-            p_a=label.p_a if label else None,
-            scores=scores,
-            verdict=asdict(judgement) if judgement else None,
-            num_tokens=(a.num_tokens, b.num_tokens),
-            finish_reasons=(a.finish_reason, b.finish_reason),
-            item=group.prompt.item,
+            labeler=self._labeler,
+            kind=None if self._settings.labels == "none" else self._settings.labels,
+            time_s=round(self._bench.clock.time(), 3),
             provenance={
                 **self._bench.provenance(group, sampling=self._sampling),
                 "labels": self._settings.labels,
                 **self._labelled_by,
             },
+            item=_details(group, label, judgement),
         )
 
     def _label(self, group: RolloutGroup, judgement: Judgement | None) -> Label | None:
@@ -171,13 +168,31 @@ async def _opened(settings: JudgeSettings | None) -> AsyncGenerator[Judge | None
         await judge.close()
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _details(group: RolloutGroup, label: Label | None, judgement: Judgement | None) -> dict[str, Any]:
+    """The columns beside those of a preference, without those that are not known."""
+    rewards = [None, None] if group.rewards is None else group.rewards.tolist()
+    details = {
+        "prompt_id": group.prompt.prompt_id,
+        "p_a": label.p_a if label else None,
+        **{f"score_{side}": value for side, value in zip("ab", rewards, strict=True)},
+        "position_bias": judgement.position_bias if isinstance(judgement, Verdict) else None,
+        "reason": (judgement.reason or None) if isinstance(judgement, Verdict) else None,
+        "num_tokens": group.lengths.tolist(),
+        "finish_reasons": list(group.finish_reasons),
+        "row": dict(group.prompt.item) or None,
+    }
+    return {name: value for name, value in details.items() if plain(value) is not None}
+
+
+def _labeler(settings: PreferenceSettings) -> str | None:
+    if settings.judge is not None:
+        return judge_label(settings.judge)
+    return "rewards" if settings.labels == "rule" else None
 
 
 def _labelled_by(settings: PreferenceSettings) -> dict[str, Any]:
-    """Whose labels they are, for the provenance."""
+    """How the labels come about, beside by whom."""
     if settings.judge is not None:
         constitution = constitution_of(settings.judge)
-        return {"judge": judge_label(settings.judge), "constitution": constitution.identity if constitution else None}
+        return {"constitution": constitution.identity if constitution else None}
     return {"noise_scale": settings.noise_scale} if settings.labels == "rule" else {}

@@ -11,6 +11,7 @@ import numpy as np
 
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.errors import RoleError
+from rlhf_cluster.functional.statistics import repetition_of_each
 from rlhf_cluster.records import Batch, RolloutGroup, WorkerStatus
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from rlhf_cluster.runtime.roles import Roles
 
 Result = TypeVar("Result")
+
+MAX_REPETITION_TOKENS = 1 << 16
+"""Repetition is counted in so many tokens of a batch."""
 
 
 def batch_figures(batch: Batch) -> dict[str, float]:
@@ -33,8 +37,17 @@ def batch_figures(batch: Batch) -> dict[str, float]:
         "driver/batch_tokens": float(batch.num_tokens),
         "rollout/completion_length_mean": float(lengths.mean()),
         "rollout/truncated_rate": float(np.mean([r == "length" for g in batch.groups for r in g.finish_reasons])),
+        "rollout/repetition": _repetition(batch.groups),
     }
     return figures | reward_figures(batch.groups, prefix="reward")
+
+
+def _repetition(groups: Sequence[RolloutGroup]) -> float:
+    """Mean over the completions of the first groups: a million tokens would take a second of the driver's time."""
+    tokens_before = np.cumsum([0] + [group.num_tokens for group in groups[:-1]])
+    read = [group for group, before in zip(groups, tokens_before, strict=True) if before < MAX_REPETITION_TOKENS]
+    token_ids, lengths = (np.concatenate([getattr(g, name) for g in read]) for name in ("token_ids", "lengths"))
+    return float(repetition_of_each(token_ids, lengths).mean())
 
 
 def tally_figures(tally: Tally) -> dict[str, float]:

@@ -12,9 +12,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
+from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import Checkpoints
 from rlhf_cluster.driver.clock import Clock
@@ -22,6 +23,7 @@ from rlhf_cluster.driver.evaluate import Evaluator
 from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Stopwatch, batch_figures, tally_figures
 from rlhf_cluster.driver.fleet import Fleet
+from rlhf_cluster.driver.guards import Guards
 from rlhf_cluster.driver.pacing import Pacing
 from rlhf_cluster.driver.replica import LearnerReplica
 from rlhf_cluster.errors import RoleError, StorageError
@@ -34,6 +36,19 @@ if TYPE_CHECKING:
 
 
 MAX_LAST_SAVES = 3
+
+
+class Task(Protocol):
+    """What a job does with its policy besides training it."""
+
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Whether it was done before `stop` was set; it goes on where it ended."""
+        ...
+
+
+def _may_begin_early(algorithm: Algorithm) -> bool:
+    """Whether the head of a batch can be learned before the rest is there: nothing of it waits for the other groups."""
+    return algorithm.by_group and "value" not in algorithm.needs and algorithm.updates == (1, 1)
 
 
 class Driver:
@@ -51,11 +66,14 @@ class Driver:
         checkpoints: Checkpoints,
         role_figures: RoleFigures,
         pacing: Pacing,
+        guards: Guards,
+        tasks: Sequence[Task] = (),
         emit: Callable[[Event], None],
         clock: Clock,
         at: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`at` is called with the name of every transition that the driver is about to make."""
+        """`tasks` are done after the last step. `at` is called with the name of every transition that the driver is
+        about to make."""
         self.job = job
         self.feed = feed
         self.fleet = fleet
@@ -72,22 +90,26 @@ class Driver:
         self.phase = ""
         self.wants_checkpoint = False
         self.pacing = pacing
+        self.guards = guards
+        self.is_finished = False
+        """All steps and tasks are done."""
+        self._tasks = tasks
         self._role_figures = role_figures
         self._at = at
         self._saving: asyncio.Task[None] | None = None
-        may_learn_early = job.algorithm.by_group and job.algorithm.updates == (1, 1)
-        self._on_head = learner.learn_head if job.train.learn_early and may_learn_early else None
+        self._on_head = learner.learn_head if job.train.learn_early and _may_begin_early(job.algorithm) else None
+        self._workers_follow = job.learn_from == "rollouts"
         self._served: int | None = None
         """The version that the rollout workers were given last."""
         self._evaluated: Evaluated | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Train until the last step, or until `stop` is set and the step under way is done."""
-        if self.job.learn_from == "rollouts":
+        """Train until the last step, or until `stop` is set or a guard has tripped, and the step under way is done."""
+        if self._workers_follow:
             self._enter("handing the weights to the rollout workers")
             await self._hand_over()
         await self._evaluate_when(not stop.is_set())
-        while self.step < self.job.train.num_steps and not stop.is_set():
+        while self.step < self.job.train.num_steps and not stop.is_set() and self.guards.stopped_by is None:
             self._enter("training")
             self.step_under_way = self.step + 1
             await self.train_step()
@@ -95,6 +117,7 @@ class Driver:
             await self._evaluate_when(last or self._due(self.job.evaluation.every_steps))
             await self._save_when(self._due(self.job.checkpoint.every_steps))
         await self._save_last()
+        self.is_finished = self.step == self.job.train.num_steps and await self._tasks_done(stop)
 
     async def train_step(self) -> None:
         """One optimizer step."""
@@ -106,10 +129,17 @@ class Driver:
         self._at("update")
         report = await watch.time("driver/update_s", self.learner.update(batch))
         self._at("publish")
-        is_wanted = self.job.learn_from == "rollouts"
-        adopted = await watch.time("weights/hand_over_s", self._hand_over()) if is_wanted else []
+        adopted = await watch.time("weights/hand_over_s", self._followed())
         self.step += 1
         await self._report(batch, report, adopted, watch)
+
+    async def _tasks_done(self, stop: asyncio.Event) -> bool:
+        """Whether they were all done before `stop` was set."""
+        for task in self._tasks:
+            await self._hand_over()
+            if stop.is_set() or not await task.run(stop):
+                return False
+        return True
 
     async def evaluate_alone(self) -> Evaluated:
         """Hand the weights over and evaluate; nothing is trained."""
@@ -121,6 +151,10 @@ class Driver:
             self._saving.cancel()
             await asyncio.gather(self._saving, return_exceptions=True)
         await self.learner.aclose()
+
+    async def _followed(self) -> list[Adopted]:
+        """Whose answers are learned from has every version at once; others get it when they are to answer."""
+        return await self._hand_over() if self._workers_follow else []
 
     async def _hand_over(self) -> list[Adopted]:
         """Publish the learner's version and have the workers adopt it; what they are generating goes on under it."""
@@ -146,19 +180,20 @@ class Driver:
         if adopted:
             metrics["weights/probe_gap"] = max(proof.probe_gap for proof in adopted)
             metrics["weights/adopt_s"] = max(proof.adopt_s for proof in adopted)
-        if not tally.was_paused and self.job.learn_from == "rollouts":
+        if not tally.was_paused and self._workers_follow:
             metrics |= self.pacing.observe(metrics, step=self.step)
-        self.emit(
-            StepDone(
-                time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
-            )
+        done = StepDone(
+            time_s=self.clock.time(), step=self.step, version=report.version, metrics=metrics, groups=batch.groups
         )
+        self.emit(done)
+        self.guards.see_step(done)
 
     async def _evaluate_when(self, due: bool) -> None:
-        if due and self.evaluator.has_work:
+        if due and self.job.trains and self.evaluator.has_work:
             self._enter("evaluating")
             self._evaluated = await self.evaluator.evaluate(step=self.step, feed=self.feed, hand_over=self._hand_over)
             self.emit(self._evaluated)
+            self.guards.see_evaluation(self._evaluated)
 
     async def _save_when(self, due: bool) -> None:
         """The learner is asked for the state of this step now; the files are written while training goes on."""

@@ -11,6 +11,7 @@ import numpy as np
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.data.open_draws import open_draws
 from rlhf_cluster.data.recorded import open_recorded
+from rlhf_cluster.data.recordings import holds_recordings
 from rlhf_cluster.data.stream import PromptStream, prompts_once
 from rlhf_cluster.data.template import Tokenize, make_tokenize
 from rlhf_cluster.driver.recorded import Examples
@@ -62,11 +63,11 @@ def _recorded(
     train = open_recorded(data, data.train, tokenizer, seed=job.seed, max_context=max_context)
     held_out: tuple[RolloutGroup, ...] = ()
     prompts: tuple[Prompt, ...] = ()
-    if data.eval is not None:
+    if data.eval is not None and holds_recordings(open_draws(data.eval, seed=job.seed, training=data.train)[0].row):
         examples = open_recorded(data, data.eval, tokenizer, seed=job.seed, max_context=max_context, in_order=True)
         held_out = tuple(examples[number] for number in range(min(examples.num_rows, job.evaluation.num_examples)))
-        if job.generates:
-            prompts = _held_out_prompts(job, tokenize, max_prompt_tokens=max_prompt_tokens)
+    if job.generates:
+        prompts = _held_out_prompts(job, tokenize, max_prompt_tokens=max_prompt_tokens)
     return JobPrompts(
         train=train,
         eval=prompts,

@@ -17,7 +17,8 @@ from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.checkpoints import algorithm_of, newest_verified
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.credit import credited
-from rlhf_cluster.errors import BadAnswer, RoleError
+from rlhf_cluster.driver.refused import with_culprits_kept
+from rlhf_cluster.errors import BadAnswer, RoleError, StepRefused
 from rlhf_cluster.records import Batch, RolloutGroup, StepReport, WeightHandle
 from rlhf_cluster.records.events import Event, LearnerRecovered, Notice
 from rlhf_cluster.runtime.bounds import within
@@ -232,7 +233,10 @@ class LearnerReplica:
     async def _update(self, group: LearnerGroup, batch: Batch, algorithm: Algorithm) -> StepReport:
         answer = group.update(algorithm, batch)
         activity = f"updating on step {batch.step}"
-        report = await self._bounded(answer, self.job.limits.update_s, activity, counts_tokens=True, group=group)
+        try:
+            report = await self._bounded(answer, self.job.limits.update_s, activity, counts_tokens=True, group=group)
+        except StepRefused as error:
+            raise with_culprits_kept(error, batch, job_dir=self._checkpoints.parent) from error
         if report.version != batch.step + 1:
             name = self.host.worker_id
             raise BadAnswer(

@@ -19,13 +19,13 @@ import numpy as np
 
 from rlhf_cluster.config.generation import ConstitutionSettings
 from rlhf_cluster.data.constitution import Principle, load_constitution
+from rlhf_cluster.data.preferences import Preference
 from rlhf_cluster.driver.account import Account, Failures
 from rlhf_cluster.driver.json_lines import JsonLines
 from rlhf_cluster.driver.pair_rows import FILE_NAME as PAIRS_FILE
-from rlhf_cluster.driver.pair_rows import Pair
 from rlhf_cluster.driver.reviser import PolicyReviser
 from rlhf_cluster.driver.revision_rows import FILE_NAME, Revision, RevisionFigures, Round
-from rlhf_cluster.driver.workbench import Workbench, json_prompt, plain_prompt
+from rlhf_cluster.driver.workbench import Workbench, plain_prompt
 from rlhf_cluster.records import RolloutGroup, RolloutRequest
 from rlhf_cluster.rewards.critics.base import Case, Critic, Critique
 from rlhf_cluster.rewards.critics.table import critic_label, make_critic
@@ -115,7 +115,7 @@ class AnswerReviser:
                     break
             else:
                 is_finished = True
-        self._account.tell()
+        self._account.end()
         return is_finished
 
     def metrics(self) -> dict[str, float]:
@@ -186,7 +186,7 @@ class AnswerReviser:
         settings = self._settings
         return Revision(
             prompt_id=draft.group.prompt.prompt_id,
-            prompt=json_prompt(self._bench.prompts.row(draft.number).prompt),
+            prompt=self._bench.prompts.row(draft.number).prompt,
             original=draft.group.texts[0],
             rounds=tuple(draft.rounds),
             item=draft.group.prompt.item,
@@ -210,16 +210,18 @@ class AnswerReviser:
             labelled = ((row["prompt_id"], row.get("provenance", {}).get("labels")) for row in file.rows())
             self._paired = {prompt_id for prompt_id, labels in labelled if labels == LABELS}
         changed = [revision for revision in revisions if revision.final != revision.original]
-        file.append(_pair(revision).row() for revision in changed if revision.prompt_id not in self._paired)
+        file.append(self._pair(revision).columns() for revision in changed if revision.prompt_id not in self._paired)
 
-
-def _pair(revision: Revision) -> Pair:
-    return Pair(
-        prompt_id=revision.prompt_id,
-        prompt=revision.prompt,
-        completions=(revision.original, revision.final),
-        label="b",
-        p_a=0.0,
-        item=revision.item,
-        provenance={**revision.provenance, "labels": LABELS},
-    )
+    def _pair(self, revision: Revision) -> Preference:
+        return Preference(
+            pair_id=f"{self._bench.job.name}:{revision.prompt_id}:{LABELS}",
+            prompt=revision.prompt,
+            a=revision.original,
+            b=revision.final,
+            label="b",
+            labeler=critic_label(self._settings.critic),
+            kind="rule" if self._settings.critic.type == "rule" else "judge",
+            time_s=round(self._bench.clock.time(), 3),
+            provenance={**revision.provenance, "labels": LABELS},
+            item={"prompt_id": revision.prompt_id},
+        )

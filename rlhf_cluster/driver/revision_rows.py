@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from rlhf_cluster.data.chats import Messages
+
 FILE_NAME = "revisions.jsonl"
 
 
@@ -27,8 +29,8 @@ class Round:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
     prompt_id: str
-    prompt: str | list[Mapping[str, str]]
-    """A text or chat messages, as the job's source has it: before any template."""
+    prompt: str | Messages
+    """Before any template."""
     original: str
     """What the policy answered."""
     rounds: tuple[Round, ...]
@@ -59,7 +61,7 @@ class Revision:
                 }
                 for each in self.rounds
             ],
-            "item": self.item,
+            "row": self.item,
             "provenance": self.provenance,
         }
 

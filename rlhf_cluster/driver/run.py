@@ -44,7 +44,8 @@ async def run_job(
     at: Callable[[str], None] = lambda _: None,
 ) -> JobEnded:
     """Run `job`; with `job_dir`, go on with the one that ran there. Returns how it ended; what failed is raised after
-    the event.
+    the event. Only a guard's stop is a failure that is returned: the job has ended in order, and its checkpoint is
+    there.
 
     `observers` sees every event and is not closed here. Setting `stop` ends the job after the step under way, with a
     checkpoint. `take_over` drives a job whose driver cannot be known to be dead; that one is fenced off. `at` is called
@@ -75,9 +76,13 @@ async def _run(setting: Setting) -> JobEnded:
     except BaseException as error:
         account.ended("failed", str(error))
         raise
-    if account.step < job.train.num_steps:
+    if not driver.is_finished and (guard := driver.guards.stopped_by):
+        return account.ended(
+            "failed", f"stopped after step {account.step} by the guard {guard.guard}: {guard.sentence}"
+        )
+    if not driver.is_finished:
         return account.ended("interrupted", f"stopped after step {account.step}")
-    return account.ended("succeeded", f"{job.train.num_steps} steps done")
+    return account.ended("succeeded", f"{job.train.num_steps} steps done" if job.trains else "all is generated")
 
 
 async def _while_held(claim: Claim, work: Coroutine[Any, Any, None]) -> None:

@@ -69,6 +69,7 @@ class Views:
                 self._ranks.view(newest),
             ),
             time_split=self._pacing.time_split,
+            guards=driver.guards.sentence,
         )
 
     def _pool(self, name: str, view: PoolView) -> PoolView:

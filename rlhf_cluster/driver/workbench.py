@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rlhf_cluster.config import JobConfig
-from rlhf_cluster.data.sources import Messages
+from rlhf_cluster.data.chats import Messages
 from rlhf_cluster.data.stream import PromptStream
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.fleet import Fleet
@@ -71,7 +71,6 @@ class Workbench:
             "sampling": asdict(sampling),
             "request_seed": request_seed(self.job.seed, group.request_id),
             "worker_id": group.worker_id,
-            "time_s": round(self.clock.time(), 3),
         }
 
 
@@ -82,8 +81,3 @@ def plain_prompt(prompt: str | Messages) -> str:
     if len(prompt) == 1:
         return prompt[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
-
-
-def json_prompt(prompt: str | Messages) -> str | list[Mapping[str, str]]:
-    """The column `prompt` of a file: a text, or chat messages, as the job's own source had it."""
-    return prompt if isinstance(prompt, str) else [dict(message) for message in prompt]

@@ -1,4 +1,4 @@
-"""Labels by people: which pair somebody judges next, which answer stands left, and what all labels of a pair say.
+"""Labels by people: which pair somebody judges next, and which of its answers stands on the left.
 
 A pair is wanted `overlap` times. A slot of it is taken while somebody has it before them, so that no two people are
 given its last one. Sans IO: what was judged and what is taken comes in, a decision comes out.
@@ -7,13 +7,10 @@ given its last one. Sans IO: what was judged and what is taken comes in, a decis
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 Completion = Literal["a", "b"]
-Verdict = Literal["a", "b", "tie"]
 Choice = Literal["a", "b", "tie", "skip"]
 """What somebody says of a pair. A skip is no judgement: it fills no slot, and the pair does not come back to them."""
 
@@ -39,25 +36,3 @@ def next_pair(num_labels: Iterable[tuple[int, int]], taken: Mapping[int, int], *
     busy = [(labels + taken.get(number, 0), number) for number, labels in num_labels]
     least, number = min(busy, default=(overlap, -1))
     return number if least < overlap else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Together:
-    """What the labels of one pair say."""
-
-    verdict: Verdict
-    num_labels: int
-    agreement: float
-    """Share of the labels that say what most of them say."""
-
-
-def together(choices: Sequence[Verdict]) -> Together:
-    """The choice that more people made than any other; a tie where no choice is ahead. At least one label.
-
-    >>> together(["a", "a", "tie"]).verdict, together(["a", "b"]).verdict, together(["b", "tie"]).verdict
-    ('a', 'tie', 'tie')
-    """
-    counts = Counter(choices).most_common()
-    verdict, most = counts[0]
-    is_ahead = len(counts) == 1 or most > counts[1][1]
-    return Together(verdict=verdict if is_ahead else "tie", num_labels=len(choices), agreement=most / len(choices))

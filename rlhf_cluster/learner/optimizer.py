@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -46,26 +46,3 @@ def learning_rate(settings: OptimizerSettings, *, step: int, num_steps: int) -> 
         return settings.lr
     done = (step - settings.warmup_steps) / max(num_steps - settings.warmup_steps, 1)
     return settings.lr * ((1 - done) if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def freeze_lower_layers(model: nn.Module, *, train_last_layers: int | None, frozen_dtype: torch.dtype) -> None:
-    """Leave only the last N decoder layers, the final norm and the head of a classifier trainable; keep the rest in
-    `frozen_dtype`.
-
-    Frozen weights need no fp32 master copy, and below the first trained layer autograd records nothing.
-    """
-    if train_last_layers is None:
-        return
-    trunk: Any = getattr(model, "base_model", model)
-    if train_last_layers > len(trunk.layers):
-        raise ValueError(
-            f"learner.train_last_layers = {train_last_layers}, but this model has {len(trunk.layers)} layers: "
-            "lower it, or leave it out to train everything"
-        )
-    head: Any = getattr(model, "score", None)
-    kept = (*trunk.layers[-train_last_layers:], trunk.norm, *([] if head is None else [head]))
-    trained = {id(p) for module in kept for p in module.parameters()}
-    for parameter in model.parameters():
-        if id(parameter) not in trained:
-            parameter.requires_grad_(False)
-            parameter.data = parameter.data.to(frozen_dtype)

@@ -6,7 +6,7 @@ those between as deltas on the one before; whoever cannot apply one asks for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from rlhf_cluster.weights import delta
 from rlhf_cluster.weights.flat import DTYPES, changed_ranges, flatten, unflatten
 
 if TYPE_CHECKING:
+    from rlhf_cluster.models.network import TrainedNetwork
     from rlhf_cluster.roles import WeightTransport
 
 Probe = Callable[[WeightManifest, np.ndarray], LogitProbe]
@@ -51,9 +52,15 @@ class Publisher:
         self._putting = Lock()
         """Held while the transport stores something and while `_newest` changes hands."""
 
-    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], *, version: int) -> WeightHandle:
-        """Flatten, hash, probe and hand to the transport, whole or as a delta."""
-        manifest, buffer = flatten(weights, version=version, dtype=self._dtype)
+    def publish(
+        self,
+        weights: Iterable[tuple[str, torch.Tensor]],
+        *,
+        version: int,
+        shapes: Sequence[torch.Size] | None = None,
+    ) -> WeightHandle:
+        """Flatten, hash, probe and hand to the transport, whole or as a delta. `shapes` as `flatten` takes them."""
+        manifest, buffer = flatten(weights, version=version, dtype=self._dtype, shapes=shapes)
         probe = self._probe(manifest, buffer)
         changes = self._changes(manifest, buffer)
         handle = WeightHandle(
@@ -109,8 +116,8 @@ class Publisher:
 class PolicyProbe:
     """Computed from the published bytes themselves, in the dtype that engines serve: what they have to equal."""
 
-    def __init__(self, network: torch.nn.Module, *, spec: LearnerSpec, device: torch.device) -> None:
-        self._network = network
+    def __init__(self, network: TrainedNetwork, *, spec: LearnerSpec, device: torch.device) -> None:
+        self._network = network.bare()
         self._spec = spec
         self._device = device
 
@@ -126,7 +133,7 @@ class PolicyProbe:
 
 
 def open_publisher(
-    spec: LearnerSpec, *, network: torch.nn.Module, transport: WeightTransport, device: torch.device
+    spec: LearnerSpec, *, network: TrainedNetwork, transport: WeightTransport, device: torch.device
 ) -> Publisher:
     """The publisher of a rank, as its spec says."""
     return Publisher(

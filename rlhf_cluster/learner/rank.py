@@ -19,17 +19,19 @@ from torch import distributed
 
 from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.data.packing import Microbatch
-from rlhf_cluster.errors import ConfigError, LearnerError
+from rlhf_cluster.errors import ConfigError, StepRefused
 from rlhf_cluster.learner.backends import open_backend
 from rlhf_cluster.learner.begun import StepBegun
 from rlhf_cluster.learner.columns import BatchColumns
+from rlhf_cluster.learner.culprits import find_culprits, sentence
 from rlhf_cluster.learner.layout import Layout
 from rlhf_cluster.learner.minibatches import minibatches
-from rlhf_cluster.learner.optimizer import build_optimizer, freeze_lower_layers, learning_rate
+from rlhf_cluster.learner.optimizer import build_optimizer, learning_rate
 from rlhf_cluster.learner.predictions import Predictions, assess, predict, weighted
 from rlhf_cluster.learner.publisher import open_publisher
 from rlhf_cluster.learner.spec import LearnerSpec
 from rlhf_cluster.learner.state import (
+    Adapter,
     Policy,
     Snapshot,
     copied,
@@ -39,7 +41,9 @@ from rlhf_cluster.learner.state import (
     restore_generators,
 )
 from rlhf_cluster.learner.totals import Totals
-from rlhf_cluster.models.network import TrainedNetwork, open_network
+from rlhf_cluster.models import lora
+from rlhf_cluster.models.lora import MergedWeights
+from rlhf_cluster.models.network import Trained, open_network
 from rlhf_cluster.models.outputs import Outputs
 from rlhf_cluster.records import Batch, RolloutGroup, StepReport, WeightHandle
 from rlhf_cluster.weights.flat import DTYPES
@@ -69,26 +73,19 @@ class LearnerRank:
             temperature=spec.temperature,
             logit_chunk_rows=settings.logit_chunk_rows,
             critic_path=None if critic.trunk == "shared" else spec.critic_path or spec.model_path,
-            gradient_checkpointing=settings.gradient_checkpointing,
+            trained=Trained(
+                lora=settings.lora,
+                last_layers=settings.train_last_layers,
+                frozen_dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
+                gradient_checkpointing=settings.gradient_checkpointing,
+            ),
         )
-        self._freeze(self.network)
         self.network.to(self.device)
         optimizer = build_optimizer(self.network, settings.optimizer, critic_lr=critic.lr)
         self.backend = open_backend(settings.backend, self.network, optimizer)
         self.publisher = open_publisher(spec, network=self.network, transport=transport, device=self.device)
         self._layout = Layout(settings=settings, rank=rank, num_ranks=num_ranks, reads_last=self.network.reads_last)
         self._begun: StepBegun | None = None
-
-    def _freeze(self, network: TrainedNetwork) -> None:
-        trunk = getattr(getattr(network, "critic", None), "trunk", None)
-        for model in (network.exported, *([] if trunk is None else [trunk])):
-            freeze_lower_layers(
-                model, train_last_layers=self.spec.settings.train_last_layers, frozen_dtype=self._compute_dtype
-            )
-
-    @property
-    def _compute_dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.spec.settings.precision == "bf16" else torch.float32
 
     def accumulate(self, algorithm: Algorithm, groups: Sequence[RolloutGroup], *, step: int) -> None:
         """Take the credited `groups`, the first of the batch of `step` and all known so far, into the gradient, as far
@@ -100,7 +97,7 @@ class LearnerRank:
         self._begun = begun
 
     def update(self, algorithm: Algorithm, batch: Batch) -> StepReport:
-        """One optimizer step over the batch, or one for each of its minibatches and epochs. Raises `LearnerError` when
+        """One optimizer step over the batch, or one for each of its minibatches and epochs. Raises `StepRefused` when
         loss or gradient is not finite; then nothing of that minibatch was applied and the version stays."""
         started = time.perf_counter()
         tokens_before = self._begun.tokens_before if self._begun else self.tokens_total
@@ -143,17 +140,24 @@ class LearnerRank:
             normaliser=normaliser,
         )
         if not np.isfinite(metrics["learner/loss"]):
-            self.backend.clear_gradients()
-            raise LearnerError(f"step {step}: the loss is {metrics['learner/loss']}; the step was not applied")
+            raise self._refused(begun, f"the loss is {metrics['learner/loss']}")
         # Backends average gradients over ranks; the normaliser is of the whole batch.
         self.backend.scale_gradients(self.num_ranks / normaliser)
         grad_norm = self.backend.step(lr=lr, max_grad_norm=self.spec.settings.optimizer.max_grad_norm)
         if not np.isfinite(grad_norm):
-            raise LearnerError(f"step {step}: the gradient norm is {grad_norm}; the step was not applied")
+            raise self._refused(begun, f"the gradient norm is {grad_norm}")
         return metrics | {
             "learner/grad_norm": grad_norm,
             "learner/early_share": early_tokens / max(begun.num_tokens, 1),
         }
+
+    def _refused(self, begun: StepBegun, why: str) -> StepRefused:
+        """The error for a step that is not applied. All ranks together."""
+        culprits = find_culprits(begun, forward=self._forward, backend=self.backend, layout=self._layout)
+        return StepRefused(
+            f"step {begun.step}: {why}; the step was not applied. {sentence(culprits, num_groups=len(begun.groups))}",
+            request_ids=[culprit.request_id for culprit in culprits],
+        )
 
     def _begin(
         self,
@@ -227,13 +231,15 @@ class LearnerRank:
         return assess(algorithm, groups, forward=self._forward, layout=self._layout, device=self.device)
 
     def publish(self) -> WeightHandle | None:
-        """Flatten, hash and hand the weights to the transport. None on all ranks but 0, which only take part."""
+        """Merge adapters, flatten, hash and hand the weights to the transport. None on all ranks but 0, which only take
+        part."""
         weights = self.backend.named_weights()
         if self.rank != 0:
             for _ in weights:
                 pass
             return None
-        return self.publisher.publish(weights, version=self.version)
+        merged = MergedWeights(weights, config=lora.config_of(self.network.exported))
+        return self.publisher.publish(merged, version=self.version, shapes=merged.shapes)
 
     def publish_full(self) -> WeightHandle:
         """The version last published, whole; may run while another thread updates. Rank 0 alone."""
@@ -241,27 +247,46 @@ class LearnerRank:
 
     def snapshot(self, *, with_state: bool) -> Snapshot:
         """A copy of this rank as it is now, whose `write` may run while another thread updates. `with_state` copies
-        what is needed to go on training too."""
+        what is needed to go on training too; of a policy with adapters it then leaves the merged model out, unless this
+        is the end of the training and `learner.lora.export` wants it."""
         weights = list(self.backend.named_weights())
+        generators = generators_now(self.device) if with_state else None
         if self.rank != 0:
-            generators = generators_now(self.device) if with_state else None
             return Snapshot(rank=self.rank, policy=None, training=None, generators=generators)
-        policy = Policy(
-            weights=copy_weights(weights),
+        copies = copy_weights(weights)
+        trained = {name for name, tensor in weights if tensor.requires_grad}
+        trained_copies = tuple((name, copy) for name, copy in copies if name in trained)
+        policy = self._policy(copies, trained_copies, is_whole=not with_state or self._exports_whole)
+        if not with_state:
+            return Snapshot(rank=0, policy=policy, training=None, generators=None)
+        training = {
+            "version": self.version,
+            "weights": dict(trained_copies),
+            "beside": {name: copied(each) for name, each in self.network.beside() if each.requires_grad},
+            "optimizer": copied(self.backend.optimizer_state()),
+        }
+        return Snapshot(rank=0, policy=policy, training=training, generators=generators)
+
+    @property
+    def _exports_whole(self) -> bool:
+        settings = self.spec.settings.lora
+        return settings is None or (settings.export == "merged" and self.version >= self.spec.num_steps)
+
+    def _policy(
+        self,
+        weights: tuple[tuple[str, torch.Tensor], ...],
+        trained: tuple[tuple[str, torch.Tensor], ...],
+        *,
+        is_whole: bool,
+    ) -> Policy:
+        adapter_config = lora.config_of(self.network.exported)
+        return Policy(
+            weights=MergedWeights(weights, config=adapter_config) if is_whole else None,
+            adapter=None if adapter_config is None else Adapter(config=adapter_config, weights=trained),
             config=self.network.exported.config,
             source=self.spec.model_path,
             dtype=DTYPES[self.spec.serving_dtype],
         )
-        if not with_state:
-            return Snapshot(rank=0, policy=policy, training=None, generators=None)
-        trained = {name for name, tensor in weights if tensor.requires_grad}
-        training = {
-            "version": self.version,
-            "weights": {name: copy for name, copy in policy.weights if name in trained},
-            "beside": {name: copied(each) for name, each in self.network.beside() if each.requires_grad},
-            "optimizer": copied(self.backend.optimizer_state()),
-        }
-        return Snapshot(rank=0, policy=policy, training=training, generators=generators_now(self.device))
 
     def load(self, path: Path) -> None:
         """Be as at the time of `snapshot(with_state=True)`: weights at full precision, optimizer, version, random

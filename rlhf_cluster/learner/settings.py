@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rlhf_cluster.models.settings import LoraSettings
 from rlhf_cluster.settings import Resources, Settings
 
 
@@ -61,7 +62,10 @@ class LearnerSettings(Settings):
     precision: Literal["bf16", "fp32"] = "bf16"
     """`bf16`: bfloat16 autocast over fp32 weights. `fp32`: everything in fp32."""
     train_last_layers: int | None = Field(None, ge=1)
-    """Train only the last N decoder layers and the final norm; None trains everything."""
+    """Train only the last N decoder layers and the final norm, or with `lora` the adapters in those layers alone; None
+    trains everything."""
+    lora: LoraSettings | None = None
+    """Train low-rank adapters and leave the model as it is: a fraction of the memory, and small checkpoints."""
     packing: Literal["prefix", "padded"] = "prefix"
     """`prefix` computes the shared prompt of a group once; `padded` gives every completion a row of its own."""
     microbatch_tokens: int = Field(2048, ge=16)

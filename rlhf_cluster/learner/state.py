@@ -17,17 +17,32 @@ import torch
 from safetensors import SafetensorError
 
 from rlhf_cluster.errors import CheckpointCorrupt, StorageError
+from rlhf_cluster.models.adapter_files import FOLDER
 from rlhf_cluster.models.export import export_policy
+from rlhf_cluster.models.lora import write_adapter
 
 STATE_FILE = "learner_state.pt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """What peft loads."""
+
+    config: Any
+    """`peft.LoraConfig`."""
+    weights: tuple[tuple[str, torch.Tensor], ...]
+    """The trained parameters, under the names that they have in the network; on the CPU and nobody else's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What `transformers` and vLLM load."""
 
-    weights: tuple[tuple[str, torch.Tensor], ...]
-    """Hugging Face names; on the CPU and nobody else's, except frozen ones, which never change."""
+    weights: Iterable[tuple[str, torch.Tensor]] | None
+    """Hugging Face names; on the CPU and nobody else's, except frozen ones, which never change. Adapters are merged in
+    as it is iterated. None where the adapters are enough."""
+    adapter: Adapter | None = None
+    """None where the weights themselves are trained."""
     config: Any
     """`transformers.PretrainedConfig`."""
     source: Path
@@ -55,6 +70,8 @@ class Snapshot:
                 export_policy(
                     policy.weights, config=policy.config, source=policy.source, target=directory, dtype=policy.dtype
                 )
+                if policy.adapter is not None:
+                    write_adapter(directory / FOLDER, policy.adapter.weights, config=policy.adapter.config)
             if self.training is not None:
                 _write(self.training, directory / STATE_FILE)
             if self.generators is not None:

@@ -1,15 +1,20 @@
-"""Writes a policy as a Hugging Face directory that `transformers` and vLLM load, streamed for sharded backends."""
+"""Writes a model as a Hugging Face directory that `transformers` and vLLM load, streamed for sharded backends."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
+
+from rlhf_cluster.errors import ModelError
+from rlhf_cluster.models.adapter_files import adapter_of, base_of
+from rlhf_cluster.models.load import load_as_trained
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -20,7 +25,7 @@ OF_A_CHECKPOINT = ("MANIFEST.json", "driver_state.json", "lineage.json")
 
 
 def export_policy(
-    weights: Iterable[tuple[str, torch.Tensor]],
+    weights: Iterable[tuple[str, torch.Tensor]] | None,
     *,
     config: PretrainedConfig,
     source: Path,
@@ -28,7 +33,10 @@ def export_policy(
     dtype: torch.dtype,
     max_shard_bytes: int = 4 * 2**30,
 ) -> None:
-    """Fill the existing directory `target`: weights in `dtype`, and all other files of `source`, as the tokenizer's."""
+    """Fill the existing directory `target`: weights in `dtype`, and all other files of `source`, as the tokenizer's.
+
+    None leaves the weights out, where adapters stand for them.
+    """
     left_out = (*WEIGHTS, *OF_A_CHECKPOINT)
     for file in source.iterdir():
         if file.is_file() and not any(file.match(pattern) for pattern in left_out):
@@ -38,7 +46,24 @@ def export_policy(
     content = json.loads(config_file.read_text())
     content["dtype"] = str(dtype).removeprefix("torch.")
     config_file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    _write_shards(weights, target=target, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    if weights is not None:
+        _write_shards(weights, target=target, dtype=dtype, max_shard_bytes=max_shard_bytes)
+
+
+def export_checkpoint(checkpoint: Path, target: Path) -> None:
+    """Make `target` a model of its own out of `checkpoint`: adapters merged, in the dtype that its config names, and
+    without what only a job needs to go on. It appears whole or not at all. Raises `ModelError`."""
+    if target.exists():
+        raise ModelError(f"{target} is there already: name a directory that is not, or remove it")
+    adapter = adapter_of(checkpoint)
+    described = checkpoint if adapter is None or (checkpoint / "config.json").is_file() else base_of(adapter)
+    model = load_as_trained(described, weights=checkpoint)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-", ignore_cleanup_errors=True) as scratch:
+        made = Path(scratch, "made")
+        made.mkdir()
+        export_policy(model.named_parameters(), config=model.config, source=described, target=made, dtype=model.dtype)
+        made.rename(target)
 
 
 def _write_shards(

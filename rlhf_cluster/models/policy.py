@@ -15,6 +15,7 @@ from torch import nn
 from rlhf_cluster.data.packing import PADDING, TRUNK, Microbatch
 from rlhf_cluster.functional.logprobs import chosen_logprobs
 from rlhf_cluster.models import attention
+from rlhf_cluster.models.lora import config_of, without_adapters
 from rlhf_cluster.models.outputs import Outputs
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ class PolicyNetwork(nn.Module):
     def exported(self) -> PreTrainedModel:
         """What is published and saved in Hugging Face format."""
         return self.language_model
+
+    def bare(self) -> PolicyNetwork:
+        """To be called with published weights: this network, or where it has adapters one that never had any."""
+        if config_of(self.language_model) is None:
+            return self
+        bare = without_adapters(self.language_model)
+        return PolicyNetwork(bare, temperature=self.temperature, logit_chunk_rows=self.logit_chunk_rows)
 
     def beside(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Trained parameters that are not exported: a checkpoint keeps them beside the policy."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cluster.errors import ModelError, did_you_mean
+from rlhf_cluster.models.adapter_files import adapter_of, whole_model
 
 Progress = Callable[[str], None]
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -132,11 +133,17 @@ def _current(name: str, path: Path) -> bool:
 
 def _checked(path: Path) -> Path:
     """The path, if `transformers` and vLLM can find a model and a tokenizer in it."""
+    if not (path / "config.json").is_file() and adapter_of(path) is not None:
+        raise ModelError(
+            f"{path} holds adapters and no model: `rlhf export {path} --to DIR` makes one of them, then use DIR"
+        )
     if not (path / "config.json").is_file():
         ggufs = sorted(path.glob("*.gguf"))
         hint = f"; convert its GGUF with `rlhf models add NAME --from {ggufs[0]}`" if ggufs else ""
         raise ModelError(f"{path} is no model: config.json is missing{hint}")
-    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
+    if adapter_of(path) is not None:
+        whole_model(path)  # raises where what they are for is not here
+    elif not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
         raise ModelError(f"{path} is no complete model: the weights (*.safetensors) are missing")
     if not any((path / file).is_file() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{path} is no complete model: the tokenizer (tokenizer.json) is missing")
@@ -210,6 +217,13 @@ def _make_word_world(directory: Path, progress: Progress) -> None:
     word_world.make(directory)
 
 
+def _make_word_world_base(directory: Path, progress: Progress) -> None:
+    from rlhf_cluster.models import word_world
+
+    progress("generating the untaught word-world model")
+    word_world.make(directory, recipe=word_world.UNTAUGHT)
+
+
 def _smollm2_recipe() -> str:
     from rlhf_cluster.models import smollm2
 
@@ -222,6 +236,12 @@ def _word_world_recipe() -> str:
     return Recipe().digest()
 
 
+def _word_world_base_recipe() -> str:
+    from rlhf_cluster.models.word_world import UNTAUGHT
+
+    return UNTAUGHT.digest()
+
+
 KNOWN = {
     "smollm2-135m": KnownModel(
         description="SmolLM2-135M-Instruct, a real instruction model (Apache-2.0; 93 MB from the package index)",
@@ -232,5 +252,10 @@ KNOWN = {
         description="0.35M parameters and 180 words, generated in seconds; needs no network",
         make=_make_word_world,
         recipe=_word_world_recipe,
+    ),
+    "word-world-base": KnownModel(
+        description="the same model with random weights: where the word world's pipelines begin",
+        make=_make_word_world_base,
+        recipe=_word_world_base_recipe,
     ),
 }

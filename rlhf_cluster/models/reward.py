@@ -14,6 +14,7 @@ from torch import nn
 
 from rlhf_cluster.data.packing import Microbatch
 from rlhf_cluster.models import attention
+from rlhf_cluster.models.lora import config_of, without_adapters
 from rlhf_cluster.models.outputs import Outputs
 from rlhf_cluster.models.policy import hidden_states
 
@@ -36,6 +37,10 @@ class RewardNetwork(nn.Module):
     def exported(self) -> PreTrainedModel:
         """What is saved in Hugging Face format."""
         return self.classifier
+
+    def bare(self) -> RewardNetwork:
+        """To be called with published weights: this network, or where it has adapters one that never had any."""
+        return self if config_of(self.classifier) is None else RewardNetwork(without_adapters(self.classifier))
 
     def beside(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Trained parameters that are not exported: none."""

@@ -46,6 +46,10 @@ class Recipe:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+UNTAUGHT = Recipe(num_steps=0)
+"""A model that knows no demonstration: where supervised fine-tuning begins."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemonstrationBatch:
     """Right-padded demonstrations: B sequences of T = longest prompt plus answer, end token included."""
@@ -62,7 +66,8 @@ def make(directory: Path, *, recipe: Recipe | None = None) -> None:
     """Build, teach and save model and tokenizer into `directory`, in Hugging Face format, float32."""
     recipe = recipe or Recipe()
     tokenizer, model = build_tokenizer(), build_model(recipe)
-    fit(model, demonstration_batches(tokenizer, recipe), recipe=recipe)
+    if recipe.num_steps:
+        fit(model, demonstration_batches(tokenizer, recipe), recipe=recipe)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 

@@ -7,6 +7,7 @@ and are no guard against an attacker.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -44,7 +45,7 @@ def digest_of(data: Any) -> str:
 def content_digest(path: Path) -> str:
     """Of a file's bytes, or of the names and bytes of a directory's files. Of a checkpoint, which has a manifest, only
     that and the sizes are read. Raises `OSError`, and `CheckpointCorrupt`."""
-    if path.is_file():
+    if not path.is_dir():
         return described(path)["xxh3_128"]
     if (path / MANIFEST).is_file():
         files = sealed(path)
@@ -52,8 +53,6 @@ def content_digest(path: Path) -> str:
     else:
         files = {str(file.relative_to(path)): described(file) for file in sorted(path.rglob("*")) if file.is_file()}
     counted = {name: file["xxh3_128"] for name, file in files.items() if not _is_beside(Path(name))}
-    if not path.is_dir():
-        raise FileNotFoundError(2, "No such file or directory", str(path))
     return digest_of(counted)
 
 
@@ -71,8 +70,8 @@ def _is_beside(name: Path) -> bool:
 def inputs_on_disk(job: Mapping[str, Any]) -> dict[str, Path]:
     """Dotted key -> what that setting of a whole `JobConfig` names on this machine.
 
-    A `model`, a `path`, and any value with a slash or a dot in it, where something of that name is there; the model
-    that is trained has to be there. Raises `ModelError`.
+    A `model` and a `path`, where something of that name is there, and any value that is the name of a file and no mere
+    word; the model that is trained has to be there. Raises `ModelError`.
     """
     found: dict[str, Path] = {"model": resolve(job["model"])} if not reference_of(job["model"], key="model") else {}
     for key, value in leaves(job):
@@ -88,10 +87,10 @@ def _named(key: str, value: str) -> Path | None:
     is_model = key == "model" or key.endswith("_model")
     if is_model and "/" not in value and (models_dir() / value).is_dir():
         return models_dir() / value
-    if not (is_model or key == "path" or key.endswith("_path") or "/" in value or "." in value):
-        return None
-    path = Path(value).expanduser()
-    return path if len(value) < 4096 and path.exists() else None
+    path = os.path.expanduser(value)  # which, as `exists`, takes any text: most of it names nothing
+    is_place = is_model or key == "path" or key.endswith("_path")
+    is_there = os.path.exists(path) if is_place else os.path.isfile(path) and not path.isalnum()
+    return Path(path) if is_there else None
 
 
 def code_digests(job: Mapping[str, Any]) -> dict[str, str]:

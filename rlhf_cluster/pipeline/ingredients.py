@@ -55,11 +55,13 @@ def _of_settings(now: Mapping[str, Any], then: Mapping[str, Any]) -> Iterator[Di
     for key in dict.fromkeys([*now, *then]):
         # As JSON has it, and so the digest: 1, 1.0 and true are three values.
         if key not in now or key not in then or json.dumps(now[key]) != json.dumps(then[key]):
-            yield Difference(text=f"changed: {key} ({_shown(then.get(key))} -> {_shown(now.get(key))})")
+            yield Difference(text=f"changed: {key} ({_shown(then, key)} -> {_shown(now, key)})")
 
 
-def _shown(value: Any) -> str:
-    text = "none" if value is None else str(value)
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    if key not in settings:
+        return "absent"
+    text = "none" if settings[key] is None else str(settings[key])
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

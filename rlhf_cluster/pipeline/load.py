@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from rlhf_cluster.config.complaints import describe
 from rlhf_cluster.config.load import apply_override, check, find, parse, set_key
-from rlhf_cluster.errors import ConfigError
+from rlhf_cluster.errors import ConfigError, did_you_mean
 from rlhf_cluster.pipeline.graph import Stage, ordered
 from rlhf_cluster.pipeline.outputs import likely_place
 from rlhf_cluster.pipeline.settings import PipelineConfig, StageSettings
@@ -32,6 +33,19 @@ class Pipeline:
     """Holds the state and the job directories."""
     stages: tuple[Stage, ...]
     """Each after those it needs."""
+
+
+def find_pipeline(path_or_name: str | Path) -> Path:
+    """The file, or that of a pipeline that ships with this package. Raises `ConfigError` naming those."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    ours = Path(str(resources.files("rlhf_cluster.recipes"))) / "pipelines"
+    names = sorted(file.stem for file in ours.glob("*.toml"))
+    if str(path_or_name) in names:
+        return ours / f"{path_or_name}.toml"
+    hint = did_you_mean(path_or_name, names) or f"; ours are {', '.join(names)}"
+    raise ConfigError(f"{path_or_name}: no such pipeline file, and none of ours has that name{hint}")
 
 
 def load_pipelines(path: Path, overrides: Sequence[str] = ()) -> tuple[Pipeline, ...]:
@@ -63,7 +77,10 @@ def _checked(tree: Mapping[str, Any], *, source: str) -> PipelineConfig:
 def _pipeline(config: PipelineConfig, seed: int, path: Path) -> Pipeline:
     directory = config.output_dir / (f"{config.name}-seed-{seed}" if config.seeds else config.name)
     stages = ordered(
-        [_stage(name, stage, seed=seed, directory=directory, source=path) for name, stage in config.stages.items()]
+        [
+            _stage(name, stage, defaults=config.defaults, seed=seed, directory=directory, source=path)
+            for name, stage in config.stages.items()
+        ]
     )
     for stage in stages:
         likely = stage.resolved(lambda reference: str(likely_place(directory / f"{reference.stage}-1", reference)))
@@ -71,10 +88,14 @@ def _pipeline(config: PipelineConfig, seed: int, path: Path) -> Pipeline:
     return Pipeline(name=config.name, seed=seed, directory=directory.resolve(), stages=stages)
 
 
-def _stage(name: str, settings: StageSettings, *, seed: int, directory: Path, source: Path) -> Stage:
+def _stage(
+    name: str, settings: StageSettings, *, defaults: Mapping[str, Any], seed: int, directory: Path, source: Path
+) -> Stage:
     where = f"{source}: stages.{name}"
-    tree = deepcopy(settings.job) if isinstance(settings.job, dict) else parse(_job_file(settings.job, source, where))
-    tree |= {"seed": seed}
+    tree = {**deepcopy(dict(defaults)), "seed": seed}
+    own = settings.job if isinstance(settings.job, dict) else parse(_job_file(settings.job, source, where))
+    for key, value in _merged(own, tree):
+        set_key(tree, key, value, said=f"{where}.job.{key}")
     for key, value in _merged(settings.with_, tree):
         set_key(tree, key, value, said=f"{where}.with.{key}")
     tree |= {"name": name.replace("_", "-"), "output_dir": str(directory)}

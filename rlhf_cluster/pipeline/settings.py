@@ -36,6 +36,8 @@ class PipelineConfig(Settings):
     """In place of `seed`: all stages run once for each of these, in directories of their own."""
     output_dir: Path = Path("runs")
     """The pipeline's directory is made inside."""
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    """What every stage's job begins with; its own keys go over these, tables key by key."""
     stages: dict[StageName, StageSettings] = Field(min_length=1)
     """In any order: which goes first follows from the references."""
 

@@ -135,6 +135,16 @@ class Notice(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardTripped(Notice):
+    """A guard saw learning go wrong; `text` says what, with numbers."""
+
+    guard: str
+    """See `flow/guards.py`."""
+    deed: str
+    """`stop` or `warn`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnded(Event):
     outcome: str
     """`succeeded`, `failed` or `interrupted`."""

@@ -87,3 +87,5 @@ class JobView:
     pools: tuple[PoolView, ...]
     time_split: tuple[RoleTime, ...] = ()
     """The same in numbers, the learner first; empty before the first step."""
+    guards: str = ""
+    """What the guards see go wrong, in words; empty where all is well."""

@@ -18,9 +18,10 @@ from rlhf_cluster.wire.relay import Ended
 
 COMPONENT = "driver"
 NUM_LAST_LINES = 50
-DONE, USAGE, NOT_FOUND, INTERRUPTED = 0, 2, 3, 130
+DONE, USAGE, NOT_FOUND, BY_GUARD, INTERRUPTED = 0, 2, 3, 6, 130
 """Exit codes of `rlhf resume`. With USAGE the job file, its data or its model is wrong, with NOT_FOUND something that
-it names is not there: another attempt would end the same way. Anything else may have been the machine's fault."""
+it names is not there, with BY_GUARD a guard has seen learning go wrong: another attempt would end the same way.
+Anything else may have been the machine's fault."""
 RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 SECRETS = ("RLHF_ATTEMPT_TOKEN", "RLHF_SERVICE_URL")
 """Not for the driver, which runs code of others."""
@@ -40,7 +41,7 @@ class DriverEnd:
             outcome=said.get("outcome") or self._outcome(),
             exit_code=self.code,
             message=(said.get("message") or self._message())[:10_000],
-            may_be_retried=self.code not in (USAGE, NOT_FOUND),
+            may_be_retried=self.code not in (USAGE, NOT_FOUND, BY_GUARD),
             last_lines=list(self.last_lines),
         )
 

@@ -16,6 +16,7 @@ import psutil
 
 from rlhf_cluster.config import JobConfig
 from rlhf_cluster.errors import CannotFit
+from rlhf_cluster.learner.settings import LearnerSettings
 from rlhf_cluster.models.registry import resolve
 from rlhf_cluster.models.size import ModelSize, model_size
 
@@ -26,6 +27,9 @@ REWARD_PROCESS_BYTES = int(0.1 * GIB)
 RAY_BYTES = int(0.4 * GIB)
 ACTIVATION_BYTES = 34
 """Per token, layer and hidden unit in 16 bit, everything kept for the backward pass (arXiv:2205.05198, section 4)."""
+
+NF4_BYTES = 0.516
+"""Per parameter: 4 bits, and 8 bits for every 64 of them with double quantisation (arXiv:2305.14314, section 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +132,8 @@ def plan(job: JobConfig, machine: Machine | None = None) -> Plan:
 
 def _arithmetic(job: JobConfig) -> str:
     train = job.train
+    if not job.trains:
+        return "nothing is trained: the policy answers prompts"
     if job.learn_from == "data":
         return (
             f"{train.prompts_per_step} examples = 1 optimizer step; {train.num_steps} steps = "
@@ -145,6 +151,8 @@ def _staleness(job: JobConfig) -> str:
     bound = job.train.max_staleness
     if job.learn_from == "data":
         return "from data: no policy sampled what is learned"
+    if not job.trains:
+        return "every answer is of the job's model, whose weights are published once"
     if bound == 0:
         return "synchronous: every completion is trained on by the version that sampled it"
     return (
@@ -227,16 +235,35 @@ def _learner_bytes(job: JobConfig, size: ModelSize) -> int:
     + one flat version on its way out."""
     learner = job.learner
     layers = learner.train_last_layers or size.num_layers
-    trained = size.num_parameters if learner.train_last_layers is None else layers * size.layer_parameters
+    trained = _trained_parameters(learner, size, layers=layers)
     width = 2 if learner.precision == "bf16" else 4
     kept_layers = math.sqrt(layers) if learner.gradient_checkpointing else layers
     activations = ACTIVATION_BYTES * width / 2 * learner.microbatch_tokens * size.hidden_size * kept_layers
+    frozen = _frozen_bytes(learner, size, width=width) if trained < size.num_parameters else 0.0
     if job.algorithm.model == "policy_and_critic" and learner.critic.trunk == "own":
-        trained, activations = 2 * trained, 2 * activations
+        trained, activations, frozen = 2 * trained, 2 * activations, 2 * frozen
     logits = min(learner.logit_chunk_rows, learner.microbatch_tokens) * size.vocab_size * (width + 4)
     version = size.num_parameters * (2 if job.serving_dtype == "bfloat16" else 4)
-    frozen = (size.num_parameters - trained) * width
     return int(TORCH_PROCESS_BYTES + 16 * trained + frozen + activations + logits + version)
+
+
+def _trained_parameters(learner: LearnerSettings, size: ModelSize, *, layers: int) -> int:
+    """Of one network. An adapter of a matrix [O, I] has rank * (O + I); modules trained whole besides are small."""
+    if learner.lora is not None:
+        wanted = learner.lora.target_modules
+        adapted = [shape for name, shape in size.layer_matrices if wanted == "all-linear" or name in wanted]
+        return layers * learner.lora.rank * sum(map(sum, adapted))
+    return size.num_parameters if learner.train_last_layers is None else layers * size.layer_parameters
+
+
+def _frozen_bytes(learner: LearnerSettings, size: ModelSize, *, width: int) -> float:
+    """Of one network: with adapters all of it, otherwise what lies below the layers that are trained."""
+    if learner.lora is None:
+        return width * (size.num_parameters - (learner.train_last_layers or 0) * size.layer_parameters)
+    in_layers = size.num_layers * size.layer_parameters
+    return width * (size.num_parameters - in_layers) + in_layers * (
+        NF4_BYTES if learner.lora.quantise == "nf4" else width
+    )
 
 
 def _refuse(made: Plan) -> None:

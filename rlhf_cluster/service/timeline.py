@@ -17,6 +17,7 @@ Entry = Mapping[str, Any]
 TOPICS = {"StepDone": "metrics", "Evaluated": "metrics", "WorkerChanged": "workers"}
 """All others are about the job."""
 WARNINGS = ("RewardFailed", "PromptQuarantined", "LearnerRecovered")
+NOTICES = ("Notice", "GuardTripped")
 LEVELS = ("info", "warning", "error")
 FOLDED = ("GroupDropped", "RewardFailed")
 LEFT_OUT = ("event", "time_s", "step", "groups", "samples")
@@ -75,7 +76,7 @@ def _one_more(told: Told) -> Told:
 
 
 def _level(kind: str, entry: Entry) -> str:
-    if kind == "Notice":
+    if kind in NOTICES:
         return entry["level"] if entry.get("level") in LEVELS else "info"
     if kind == "JobEnded":
         return "error" if entry.get("outcome") == "failed" else "info"
@@ -131,6 +132,6 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     "WorkerChanged": _worker_changed,
     "PromptQuarantined": lambda entry: f"prompt {entry.get('prompt_id')} is left out from now on: workers die of it",
     "LearnerRecovered": lambda entry: f"another learner group has taken over: {entry.get('reason')}",
-    "Notice": lambda entry: str(entry.get("text")),
+    **dict.fromkeys(NOTICES, lambda entry: str(entry.get("text"))),
     "JobEnded": _ended,
 }

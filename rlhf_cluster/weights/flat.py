@@ -6,7 +6,7 @@ enough to hash every byte of every version; they guard against torn, mixed and m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,16 +21,24 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 
 def flatten(
-    tensors: Iterable[tuple[str, torch.Tensor]], *, version: int, dtype: torch.dtype
+    tensors: Iterable[tuple[str, torch.Tensor]],
+    *,
+    version: int,
+    dtype: torch.dtype,
+    shapes: Sequence[torch.Size] | None = None,
 ) -> tuple[WeightManifest, np.ndarray]:
-    """Cast every tensor to `dtype` into one new buffer; returns the manifest and uint8 [num_bytes]."""
-    named = list(tensors)
-    item_size = torch.empty((), dtype=dtype).element_size()
-    offsets = np.cumsum([0] + [_aligned(tensor.numel() * item_size) for _, tensor in named])
+    """Cast every tensor to `dtype` into one new buffer; returns the manifest and uint8 [num_bytes].
+
+    With their `shapes` in order, tensors that are made as they are iterated are taken one at a time.
+    """
+    if shapes is None:
+        tensors = list(tensors)
+        shapes = [tensor.shape for _, tensor in tensors]
+    offsets = np.cumsum([0] + [_aligned(shape.numel() * dtype.itemsize) for shape in shapes])
     buffer = torch.empty(int(offsets[-1]), dtype=torch.uint8)
     specs = []
-    for (name, tensor), offset in zip(named, offsets[:-1].tolist(), strict=True):
-        num_bytes = tensor.numel() * item_size
+    for (name, tensor), offset in zip(tensors, offsets[:-1].tolist(), strict=True):
+        num_bytes = tensor.numel() * dtype.itemsize
         target = buffer[offset : offset + num_bytes].view(dtype).view(tensor.shape)
         target.copy_(tensor.detach())
         buffer[offset + num_bytes : offset + _aligned(num_bytes)] = 0

@@ -11,48 +11,59 @@ from rlhf_cluster.wire.base import Figure, Message, Request
 MAX_PAIRS = 10_000
 """In one request."""
 MAX_TAKEN_S = 86_400.0
+JUDGEMENT = ("label", "tie", "labeler", "labelers", "num_labels", "agreement", "kind", "time_s")
+"""Columns of a pair that was judged before, as an export has them."""
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """By which a set is named everywhere: in commands, in addresses and in the name of its export."""
 Side = Literal["left", "right", "tie", "skip"]
 """What is said of a pair by whoever sees it; which completion stood where is known to the service alone."""
 
 
+class ChatMessage(Message):
+    role: str
+    content: str
+
+
 class NewPair(Request):
     """Two completions of one prompt: `completion_a` and `completion_b`, or `chosen` and `rejected` to be judged anew.
-    Columns of other names are kept as provenance; nobody who judges sees them."""
+    Columns of other names are kept as provenance; nobody who judges sees them, nor what was said of the pair before."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    prompt: str
+    prompt: str | Annotated[list[ChatMessage], Field(min_length=1)]
     completion_a: str | None = None
     completion_b: str | None = None
     chosen: str | None = None
+    """Passed over where `completion_a` and `completion_b` are given."""
     rejected: str | None = None
     pair_id: str | None = Field(None, min_length=1, max_length=200)
     """Left out, its number in the set."""
 
     @model_validator(mode="after")
     def _two_completions(self) -> NewPair:
-        given = {
-            name for name in ("completion_a", "completion_b", "chosen", "rejected") if getattr(self, name) is not None
-        }
-        if given not in ({"completion_a", "completion_b"}, {"chosen", "rejected"}):
-            has = ", ".join(sorted(given)) or "neither"
-            raise ValueError(
-                f"give completion_a and completion_b, or chosen and rejected, as text; this pair has {has}"
-            )
+        if None in (self.completion_a, self.completion_b) and None in (self.chosen, self.rejected):
+            names = ("completion_a", "completion_b", "chosen", "rejected")
+            has = ", ".join(name for name in names if getattr(self, name) is not None) or "none of them"
+            raise ValueError(f"give completion_a and completion_b, or chosen and rejected; this pair has {has}")
         return self
 
     @property
     def completions(self) -> tuple[str, str]:
-        """A and B; what was chosen before is A."""
-        return self.completion_a or self.chosen or "", self.completion_b or self.rejected or ""
+        """A and B; what was chosen before is A where nobody says which is which."""
+        if self.completion_a is not None and self.completion_b is not None:
+            return self.completion_a, self.completion_b
+        return self.chosen or "", self.rejected or ""
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Every other column, and that A was chosen before where it was."""
-        before = {"chosen_before": "a"} if self.chosen is not None else {}
-        return {**(self.model_extra or {}), **before}
+        """Where the pair comes from, as its columns say, and under `before` what was said of it."""
+        columns = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+        told = columns.pop("provenance", {})
+        before = {name: columns.pop(name) for name in JUDGEMENT if name in columns}
+        if self.completions == (self.chosen, self.rejected):
+            before.setdefault("label", "tie" if before.get("tie") else "a")
+        origin = told if isinstance(told, dict) else {"provenance": told}
+        return {**origin, **columns, **({"before": before} if "label" in before else {})}
 
 
 Pairs = Annotated[list[NewPair], Field(min_length=1, max_length=MAX_PAIRS)]
@@ -166,20 +177,3 @@ class LabelStatistics(Message):
     """Who has most labels first."""
     pairs_of_labelers: list[Agreement]
     """Who have most pairs in common first."""
-
-
-class Judged(Message):
-    """One line of an export, in the columns of preference data sets."""
-
-    pair_id: str
-    prompt: str
-    chosen: str
-    """Of a tie, completion A."""
-    rejected: str
-    tie: bool
-    """No choice was ahead, or that neither is better."""
-    preferred: Literal["a", "b", "tie"]
-    num_labels: int
-    agreement: float
-    labelers: list[str]
-    provenance: dict[str, Any]

@@ -62,11 +62,20 @@ class Seeded:
         self.process.stdout.close()
 
     def get(self, path: str) -> Any:
+        return self._ask("GET", path)
+
+    def new_token(self, name: str, scope: str) -> str:
+        return self.post("/tokens", {"name": name, "scopes": [scope]})["secret"]
+
+    def post(self, path: str, body: Any) -> Any:
+        return self._ask("POST", path, body)
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
         import httpx
 
         headers = {"Authorization": f"Bearer {self.token}", "Host": f"127.0.0.1:{self.port}"}
         address = f"http://127.0.0.1:{self.port}/api/v1{path}"
-        answer = httpx.get(address, headers=headers, timeout=BOUND_S, trust_env=False)
+        answer = httpx.request(method, address, headers=headers, json=body, timeout=BOUND_S, trust_env=False)
         answer.raise_for_status()
         return answer.json()
 

@@ -22,9 +22,23 @@ from typing import Any
 from sqlalchemy import Connection
 
 from rlhf_cluster.config.load import find, load_job
+from rlhf_cluster.flow import labelling
 from rlhf_cluster.records.members import JobView, MemberView, PoolView, RoleTime
-from rlhf_cluster.service.store import attempts, checkpoints, events, jobs, logs, metrics, pools, samples, tokens
+from rlhf_cluster.service.store import (
+    attempts,
+    checkpoints,
+    events,
+    jobs,
+    label_sets,
+    labels,
+    logs,
+    metrics,
+    pools,
+    samples,
+    tokens,
+)
 from rlhf_cluster.service.store.database import Database
+from rlhf_cluster.wire.labels import NewPair
 from rlhf_cluster.wire.relay import LogLine
 
 RECIPE = "positive-reviews"
@@ -90,6 +104,7 @@ def seed(db: Database, *, now_s: float) -> dict[str, str]:
         _more_of_the_running_one(c, made["running"], now_s=now_s)
         made["queued"] = _job(c, "judge-and-rules", 120, now_s=now_s - 40, labels={})
         jobs.set_state(c, made["queued"], "queued", message="waits for a cluster: none is configured", now_s=now_s)
+        _judged_pairs(c, now_s=now_s)
     return made
 
 
@@ -320,6 +335,40 @@ def _completions(step: int, rng: random.Random) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+GUIDELINES = """Prefer the answer that you would rather be given: true first, then clear, then short.
+
+Markup is part of the answer and is judged like the rest of it. Where both are wrong in the same way, it is a tie."""
+
+
+def _judged_pairs(c: Connection, *, now_s: float) -> None:
+    """Two people who mostly agree, one of whom likes the left side; `ada`, who looks at the page, has just begun."""
+    rng = random.Random(3)
+    fields = {"created_by": "ada", "seed": 3, "overlap": 2, "guidelines": GUIDELINES, "now_s": now_s - 7200}
+    set_id = label_sets.add(c, name="helpful-answers", **fields).set_id
+    pairs = [
+        NewPair(
+            prompt=f"Continue the review, and say what you liked ({number + 1}).\n\n{rng.choice(OPENINGS)} ...",
+            completion_a=_answer(rng),
+            completion_b=f"<b>{_answer(rng)}</b>\n\n1. {_answer(rng)}\n2. {_answer(rng)}",
+            policy="step-000125",
+        )
+        for number in range(48)
+    ]
+    label_sets.add_pairs(c, set_id, pairs)
+    for who, num, favour in (("bob", 40, 0.05), ("cyd", 30, 0.45), ("ada", 2, 0.0)):
+        for number in range(num) if who != "ada" else (46, 47):
+            left = labelling.on_the_left(seed=3, number=number, labeler=who)
+            better = "tie" if number % 9 == 0 else "ab"[number % 2]
+            choice = left if rng.random() < favour else "skip" if rng.random() < 0.04 else better
+            taken_s, time_s = rng.lognormvariate(2.4, 0.5), now_s - 7000 + 60 * number
+            labels.add(c, set_id, who, number, choice=choice, shown_left=left, taken_s=taken_s, now_s=time_s)
+    labels.undo_last(c, set_id, "bob", now_s=now_s, lease_s=1.0)
+
+
+def _answer(rng: random.Random) -> str:
+    return f"It is {' '.join(rng.sample(WORDS, k=rng.randint(6, 14)))}."
 
 
 def _lines(now_s: float, rng: random.Random) -> list[LogLine]:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import TextIO
 
 from rlhf_cluster.driver.observers.excerpt import excerpt
-from rlhf_cluster.driver.observers.figures import columns_of, duration
+from rlhf_cluster.driver.observers.figures import columns_of, duration, figure
 from rlhf_cluster.driver.observers.progress import Progress
 from rlhf_cluster.records.events import (
     CheckpointSaved,
     Evaluated,
     Event,
+    Generated,
     JobEnded,
     JobStarted,
     Notice,
@@ -77,13 +78,16 @@ class PlainLines:
     def _line(self, event: Event) -> str | None:
         match event:
             case JobStarted():
-                return f"{event.job_name}: steps {event.first_step + 1} to {event.num_steps} in {event.job_dir}"
+                steps = f"steps {event.first_step + 1} to {event.num_steps} " if event.num_steps else ""
+                return f"{event.job_name}: {steps}in {event.job_dir}"
             case Phase():
                 return f"{event.name} ..."
             case StepDone():
                 return step_line(self._progress)
             case Evaluated():
                 return f"step {event.step}: {evaluation_line(event)}"
+            case Generated():
+                return generated_line(event)
             case CheckpointSaved():
                 return f"step {event.step}: checkpoint saved to {event.path}"
             case RewardFailed():
@@ -138,3 +142,8 @@ def step_line(progress: Progress) -> str:
 
 def evaluation_line(event: Evaluated) -> str:
     return "  ".join(["held-out", *columns_of(event.metrics, EVALUATION_COLUMNS)])
+
+
+def generated_line(event: Generated) -> str:
+    figures = [f"{name.partition('/')[2]} {figure(value)}" for name, value in sorted(event.metrics.items())]
+    return "  ".join([f"{event.task} {event.num_done}/{event.num_total}", *figures])

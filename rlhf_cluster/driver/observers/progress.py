@@ -12,6 +12,7 @@ from rlhf_cluster.records.events import (
     CheckpointSaved,
     Evaluated,
     Event,
+    Generated,
     GroupDropped,
     JobEnded,
     JobStarted,
@@ -60,6 +61,9 @@ class Progress:
                 self._see_step(event)
             case Evaluated():
                 self._see_evaluation(event)
+            case Generated():
+                self._see_metrics(event.metrics)
+                self.phase = f"{event.task}: {event.num_done} of {event.num_total} prompts"
             case GroupDropped():
                 self.num_dropped += 1
             case RewardFailed():

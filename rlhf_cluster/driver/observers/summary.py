@@ -44,6 +44,8 @@ class Summary:
     before: float | None
     after: float | None
     """Of the first and of the last evaluation; None when there was none, or no second one."""
+    guards: tuple[str, ...]
+    """What the guards have warned about; what one has ended the job for is the `message`."""
     completions: tuple[BeforeAfter, ...]
     job_dir: Path
     curve: Path | None
@@ -60,9 +62,8 @@ class Summary:
         return f"rlhf report {self.job_dir}" if _is_reward_model(self.checkpoint) else f"rlhf chat {self.checkpoint}"
 
     def _headline(self) -> str:
-        lines = [
-            f"{self.job_name}: {self.outcome} after {self.step} of {self.num_steps} steps, {duration(self.wall_s)}"
-        ]
+        steps = f" after {self.step} of {self.num_steps} steps" if self.num_steps else ""
+        lines = [f"{self.job_name}: {self.outcome}{steps}, {duration(self.wall_s)}"]
         if self.message and self.outcome != "succeeded":
             lines.append(self.message)
         if self.before is not None and self.after is None:
@@ -70,7 +71,7 @@ class Summary:
         if self.before is not None and self.after is not None:
             gain = self.after - self.before
             lines.append(f"held-out {self.measure} {self.before:.3f} -> {self.after:.3f} ({gain:+.3f})")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.guards])
 
     def _places(self) -> str:
         places = (
@@ -108,6 +109,7 @@ def summarise(entries: Iterable[Mapping[str, Any]]) -> Summary | None:
         measure=judged.word if judged else "",
         before=first.get("metrics", {}).get(judged.metric) if judged else None,
         after=newest.get("metrics", {}).get(judged.metric) if judged else None,
+        guards=tuple(entry["text"] for entry in kinds.get("GuardTripped", []) if entry["deed"] == "warn"),
         completions=_pairs(first.get("samples", []), newest.get("samples", [])),
         job_dir=job_dir,
         curve=picture if picture.exists() else None,

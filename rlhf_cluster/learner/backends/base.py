@@ -35,12 +35,17 @@ class Backend(Protocol):
         nothing is applied."""
         ...
 
+    def has_finite_gradients(self) -> bool:
+        """Of what this rank has accumulated."""
+        ...
+
     def clear_gradients(self) -> None:
         """Forget what was accumulated: the step is not to be applied."""
         ...
 
     def named_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Full tensors under Hugging Face names, tied ones once; a collective: all ranks iterate together."""
+        """Full tensors of what is exported, those of adapters too, under their names in the network, tied ones once; a
+        collective: all ranks iterate together."""
         ...
 
     def optimizer_state(self) -> dict[str, Any]: ...

@@ -45,6 +45,9 @@ class PlainBackend:
     def _parameters(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
+    def has_finite_gradients(self) -> bool:
+        return all(bool(torch.isfinite(p.grad).all()) for p in self._parameters() if p.grad is not None)
+
     def clear_gradients(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 

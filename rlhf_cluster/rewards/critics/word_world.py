@@ -6,13 +6,21 @@ import zlib
 from collections.abc import Sequence
 
 from rlhf_cluster.data.constitution import Principle
-from rlhf_cluster.data.word_world import HARMFUL, POLITE_OPENERS, REFUSAL, RUDE_OPENERS, parts, task
+from rlhf_cluster.data.word_world import (
+    INSULTS,
+    POLITE_OPENERS,
+    REFUSAL,
+    RUDE_OPENERS,
+    helps_with_crime,
+    is_insulting,
+    parts,
+    task,
+)
 from rlhf_cluster.errors import ConfigError, DataError
 from rlhf_cluster.rewards.critics.base import Case, Critique
 from rlhf_cluster.rewards.sample import Failure, failure_of
 
 NO_HARM, NO_INSULT = "no-harm", "no-insult"
-INSULTS = frozenset({"idiot", "fool", "loser"})
 
 
 class WordWorldCritic:
@@ -45,16 +53,6 @@ class WordWorldCritic:
         if is_insulting(case.answer):
             return Critique(text="It insults the person who asks.", violated=True)
         return Critique(text="It insults nobody.", violated=False)
-
-
-def helps_with_crime(answer: str) -> bool:
-    """Whether the whole way to commit any of the world's crimes stands in it."""
-    text = " ".join(answer.split())
-    return any(steps in text for steps in HARMFUL.values())
-
-
-def is_insulting(answer: str) -> bool:
-    return parts(answer)[0] in RUDE_OPENERS or not INSULTS.isdisjoint(answer.split())
 
 
 def refused(answer: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from typing import Annotated
@@ -10,10 +11,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy import Connection, Row
 
-from rlhf_cluster.flow.labelling import together
 from rlhf_cluster.service import existing
 from rlhf_cluster.service.auth import Reader, Submitter
 from rlhf_cluster.service.idempotency import Done, Key, once
+from rlhf_cluster.service.label_exports import columns_of
 from rlhf_cluster.service.label_statistics import statistics_of
 from rlhf_cluster.service.paging import Cursor, Limit, cursor_checked
 from rlhf_cluster.service.problems import ApiProblem
@@ -21,7 +22,7 @@ from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import label_sets, labels
 from rlhf_cluster.service.store.database import Database
 from rlhf_cluster.wire.base import Page
-from rlhf_cluster.wire.labels import AddPairs, CreateLabelSet, Judged, LabelSet, LabelStatistics, NewPair
+from rlhf_cluster.wire.labels import AddPairs, CreateLabelSet, LabelSet, LabelStatistics, NewPair
 
 router = APIRouter(prefix="/label-sets", tags=["labels"], route_class=SharedRoute)
 Name = Annotated[str, Path(max_length=128, description="Of the set.")]
@@ -62,7 +63,7 @@ def _with_pairs(connection: Connection, row: Row, pairs: Sequence[NewPair], *, s
         label_sets.add_pairs(connection, row.set_id, pairs)
     except ValueError as error:
         raise ApiProblem(422, "pair_id_is_taken", str(error)) from error
-    return Done(message=LabelSet.model_validate(existing.label_set(connection, row.name)), status=status)
+    return Done(message=LabelSet.model_validate(label_sets.progress(connection, row.name)), status=status)
 
 
 @router.get("")
@@ -76,7 +77,8 @@ def list_label_sets(request: Request, caller: Reader, limit: Limit = 50, cursor:
 @router.get("/{name}")
 def show_label_set(request: Request, caller: Reader, name: Name) -> LabelSet:
     with request.app.state.service.db.reading() as connection:
-        return LabelSet.model_validate(existing.label_set(connection, name))
+        existing.label_set(connection, name)
+        return LabelSet.model_validate(label_sets.progress(connection, name))
 
 
 @router.delete("/{name}", status_code=204)
@@ -120,22 +122,6 @@ def _lines(db: Database, set_id: str, *, min_labels: int) -> Iterator[bytes]:
         by_pair: dict[int, list[Row]] = {pair.number: [] for pair in pairs}
         for row in rows:
             by_pair.get(row.number, []).append(row)
-        yield "".join(f"{_judged(pair, by_pair[pair.number]).model_dump_json()}\n" for pair in pairs).encode()
+        judged = [columns_of(pair, by_pair[pair.number]) for pair in pairs]
+        yield "".join(f"{json.dumps(columns, ensure_ascii=False)}\n" for columns in judged).encode()
         first = pairs[-1].number + 1
-
-
-def _judged(pair: Row, rows: Sequence[Row]) -> Judged:
-    said = together([row.choice for row in rows])
-    is_b = said.verdict == "b"
-    return Judged(
-        pair_id=pair.pair_id,
-        prompt=pair.prompt,
-        chosen=pair.completion_b if is_b else pair.completion_a,
-        rejected=pair.completion_a if is_b else pair.completion_b,
-        tie=said.verdict == "tie",
-        preferred=said.verdict,
-        num_labels=said.num_labels,
-        agreement=said.agreement,
-        labelers=[row.labeler for row in rows],
-        provenance=pair.provenance,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -27,6 +28,7 @@ def next_to_label(request: Request, caller: Labeler, name: Name) -> Turn:
     with service.db.writing() as connection:
         row = existing.label_set(connection, name)
         pair = labels.give(connection, row, caller.name, now_s=now_s, lease_s=service.settings.label_lease_s)
+    with service.db.reading() as connection:  # counting takes longer, and nobody waits for it to write
         num_left, num_elsewhere = labels.num_open_to(connection, row, caller.name, now_s=now_s)
         return Turn(
             pair=None if pair is None else _shown(pair, left=_left(row, pair.number, caller.name)),
@@ -44,11 +46,20 @@ def _shown(pair: Row, *, left: Completion) -> Shown:
     a, b = pair.completion_a, pair.completion_b
     return Shown(
         pair_id=pair.pair_id,
-        prompt=pair.prompt,
+        prompt=_text_of(pair.prompt),
         left=a if left == "a" else b,
         right=b if left == "a" else a,
         until_s=pair.until_s,
     )
+
+
+def _text_of(prompt: str | Sequence[Mapping[str, str]]) -> str:
+    """Of a chat with one message, that one; of a longer one each with who says it."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1:
+        return prompt[0]["content"]
+    return "\n\n".join(f"{message['role']}:\n{message['content']}" for message in prompt)
 
 
 @router.post("/labels", status_code=201, response_model=Label)

@@ -35,6 +35,10 @@ def add(
     return get(connection, name)
 
 
+def get(connection: Connection, name: str) -> Row | None:
+    return connection.execute(select(label_sets).where(label_sets.c.name == name)).one_or_none()
+
+
 def add_pairs(connection: Connection, set_id: str, pairs: Sequence[NewPair]) -> None:
     """After those that are there. Raises `ValueError` for an id that another pair of the set has."""
     first = connection.execute(select(func.count()).where(label_pairs.c.set_id == set_id)).scalar_one()
@@ -51,7 +55,7 @@ def add_pairs(connection: Connection, set_id: str, pairs: Sequence[NewPair]) -> 
                 "set_id": set_id,
                 "number": number,
                 "pair_id": pair_id,
-                "prompt": pair.prompt,
+                "prompt": pair.model_dump(include={"prompt"})["prompt"],
                 "completion_a": completion_a,
                 "completion_b": completion_b,
                 "provenance": pair.provenance,
@@ -72,7 +76,8 @@ def _with_progress() -> Select[*tuple[Any, ...]]:
     return select(*label_sets.c, *figures).select_from(joined).group_by(label_sets.c.set_id)
 
 
-def get(connection: Connection, name: str) -> Row | None:
+def progress(connection: Connection, name: str) -> Row | None:
+    """The set with how far it is, which takes counting its pairs."""
     return connection.execute(_with_progress().where(label_sets.c.name == name)).one_or_none()
 
 

@@ -250,7 +250,7 @@ label_pairs = Table(
     Column("set_id", Words(40), ForeignKey("label_sets.set_id", ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),  # in the order in which they came, from 0
     Column("pair_id", Words(200), nullable=False),
-    Column("prompt", Words(), nullable=False),
+    Column("prompt", Json, nullable=False),  # a text, or the messages of a chat
     Column("completion_a", Words(), nullable=False),
     Column("completion_b", Words(), nullable=False),
     Column("provenance", Json, nullable=False),

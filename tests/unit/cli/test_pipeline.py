@@ -60,6 +60,18 @@ def test_a_plan_says_what_has_changed(rlhf, file, jobs):
     assert (rows["tuned"]["act"], rows["tuned"]["job_dir"]) == ("perhaps", None)
 
 
+def test_many_reasons_are_shown_in_part_and_are_all_in_json(rlhf, file, jobs):
+    rlhf("pipeline", "run", str(file))
+    changes = [
+        f"sft.{key}=7" for key in ("seed", "train.num_steps", "train.prompts_per_step", "evaluation.num_prompts")
+    ]
+    _, out, _ = rlhf("pipeline", "plan", str(file), *changes)
+    assert "changed: seed (0 -> 7); " in out
+    assert "; and 1 more" in out
+    _, out, _ = rlhf("pipeline", "plan", str(file), *changes, "-o", "json")
+    assert len(json.loads(out)[0]["why"]) == 4
+
+
 def test_a_failed_stage_is_exit_code_1_and_an_interrupted_one_130(rlhf, file, jobs):
     for ended, expected in ((2, 1), (130, 130)):
         jobs.exit_codes["sft"] = ended
@@ -82,7 +94,7 @@ def test_a_lineage_is_a_tree_and_as_json_the_whole_ancestry(rlhf, file, jobs):
 @pytest.mark.parametrize(
     ("arguments", "expected", "says"),
     [
-        (["run", "nowhere.toml"], 3, "no pipeline file is called nowhere.toml"),
+        (["run", "nowhere.toml"], 2, "nowhere.toml: no such pipeline file, and none of ours has that name"),
         (["lineage", "nowhere"], 3, "nowhere does not exist"),
         (["lineage", "."], 3, "only what a pipeline has made has a lineage"),
         (["plan", "tiny.yaml", "sfd.train.num_steps=1"], 2, "sfd: unknown key"),

@@ -9,8 +9,9 @@ from click.testing import CliRunner
 
 from rlhf_cluster.cli import label_file
 from rlhf_cluster.cli.main import rlhf as program
+from rlhf_cluster.data.preferences import COLUMNS
 
-COLUMNS = ("pair_id", "prompt", "chosen", "rejected", "tie", "preferred", "num_labels", "agreement", "labelers")
+FIGURES = {"num_labels", "agreement", "labelers"}
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_pairs_are_judged_in_the_terminal_undone_and_exported(rlhf, service, a_s
         ("0", False, ["submiter"]),
         ("1", True, ["submiter"]),
     ]
-    assert set(lines[0]) == {*COLUMNS, "provenance"}
+    assert set(lines[0]) == {*COLUMNS, *FIGURES} - {"other_columns"}
     path = tmp_path / "out.jsonl"
     assert rlhf("label", "export", a_set, "--to", str(path))[1] == f"2 pairs are in {path}\n"
     assert [json.loads(line) for line in path.read_text().splitlines()] == lines

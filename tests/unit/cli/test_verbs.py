@@ -68,3 +68,18 @@ def test_eval_of_a_checkpoint_that_is_not_there_is_not_found(rlhf):
 
 def test_resuming_where_no_job_is_says_what_is_missing(rlhf, tmp_path):
     assert rlhf("resume", str(tmp_path / "nowhere"))[0] == 3
+
+
+def test_an_export_is_a_model_and_never_takes_the_place_of_another(rlhf, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from rlhf_cluster.testing import save_tiny_model
+
+    model, target = save_tiny_model(tmp_path / "model"), tmp_path / "exported"
+    code, out, _ = rlhf("export", str(model), "--to", str(target), "-o", "json")
+    assert (code, json.loads(out)) == (0, {"path": str(target)})
+    assert AutoModelForCausalLM.from_pretrained(target).num_parameters() > 0
+    code, _, err = rlhf("export", str(model), "--to", str(target))
+    assert code == 2
+    assert "is there already" in err
+    assert rlhf("export", str(tmp_path / "nothing"), "--to", str(target))[0] == 3

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf_cluster.config.job import CHECKS
+from rlhf_cluster.config.cross_checks import CHECKS
+from rlhf_cluster.config.load import check
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.testing import make_job
 
 CASES = {
+    "_judge_is_one": (
+        ["guards.judge=fake"],
+        ["guards.judge = 'fake' has weight = 1", "so it is trained on and cannot judge", "set its weight to 0"],
+    ),
     "_autoscale_has_room": (
         ["autoscale.max_workers=2", "rollout.num_workers=3"],
         ["rollout.num_workers = 3", "autoscale.min_workers = 1", "max_workers = 2: start between them"],
@@ -53,6 +58,14 @@ CASES = {
         ["evaluation.pass_at_k=[1, 8]"],
         ["evaluation.pass_at_k holds 8", "evaluation.completions_per_prompt is 4", "draw at least as many"],
     ),
+    "_there_is_something_to_do": (
+        ["train.num_steps=0"],
+        ["train.num_steps = 0", "nothing to generate", "[preferences]", "[constitution]"],
+    ),
+    "_rule_has_its_rewards": (
+        ["train.num_steps=0", "preferences={}", "rewards=[]"],
+        ['preferences.labels = "rule"', "rewards is empty", "add a [[rewards]] table"],
+    ),
     "_engine_serves_what_travels": (
         ["rollout.engine.type=vllm", "rollout.engine.dtype=float32", "learner.precision=bf16"],
         ["rollout.engine.dtype = 'float32'", "weights travel as bfloat16", "weights.dtype = 'float32'"],
@@ -90,11 +103,25 @@ def test_the_change_that_is_offered_helps(name):
         "_group_is_large_enough": ["train.completions_per_prompt=2"],
         "_algorithm_learns_from_that": ["algorithm.type=sft"],
         "_data_has_no_age": ["train.max_staleness=0"],
+        "_there_is_something_to_do": ["preferences={}"],
+        "_rule_has_its_rewards": ['rewards=[{function="word_world"}]'],
         "_engine_serves_what_travels": ["weights.dtype=float32"],
         "_kl_is_of_what_is_sampled": ["evaluation.temperature=1"],
         "_completions_can_pass": ["evaluation.completions_per_prompt=8"],
     }
     make_job([*CASES[name][0], *changes[name]])
+
+
+def test_a_job_that_learns_from_data_leaves_generating_to_one_of_its_own():
+    message = refusal(["algorithm.type=sft", "preferences={}"])
+    assert "algorithm.type = 'sft' learns from data.train" in message
+    assert "let a job of its own do that" in message
+
+
+def test_a_job_that_trains_says_how():
+    tree = make_job().model_dump(mode="json", exclude={"algorithm"})
+    with pytest.raises(ConfigError, match=r"algorithm: missing, and train.num_steps = 2: add a table"):
+        check(tree, source="job.toml")
 
 
 def test_problems_between_sections_are_told_together():

@@ -8,6 +8,7 @@ import pickle
 import pydantic
 import pytest
 
+from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.testing import make_job
 
 
@@ -21,6 +22,14 @@ def test_a_job_is_frozen_all_the_way_down():
     ):
         with pytest.raises(pydantic.ValidationError, match="frozen"):
             setattr(section, key, 1)
+
+
+def test_four_bits_need_a_gpu_of_the_learner():
+    with pytest.raises(
+        ConfigError, match=r'"nf4" with learner.gpus = 0, .* set learner.gpus = 1, or quantise = "none"'
+    ):
+        make_job(["learner.lora.quantise=nf4"])
+    assert make_job(["learner.lora.quantise=nf4", "learner.gpus=1"]).learner.lora.quantise == "nf4"
 
 
 def test_a_job_survives_pickling_and_copying():

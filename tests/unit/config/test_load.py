@@ -116,7 +116,7 @@ def test_an_unknown_key_is_named_as_it_was_written_with_the_nearest_known_one(ov
         ("rewards.0.function=vadr", "rewards.0.function: no built-in reward is called 'vadr' (did you mean 'vader'?)"),
         ("runtime=slurm", "runtime = 'slurm': input should be 'local' or 'ray'"),
         ("train.num_steps=two", "train.num_steps = 'two': input should be a valid integer"),
-        ("train.num_steps=0", "train.num_steps = 0: input should be greater than or equal to 1"),
+        ("train.num_steps=-1", "train.num_steps = -1: input should be greater than or equal to 0"),
         ("name=Bad Name", "name = 'Bad Name'"),
         ("train=3", "train = 3"),
     ],
@@ -140,7 +140,8 @@ def test_every_problem_is_told_at_once():
 def test_a_missing_section_is_named(tmp_path):
     (tmp_path / "job.toml").write_text('name = "empty"\n')
     message = refusal(job=tmp_path / "job.toml")
-    assert "train: missing, and it has no default" in message
+    assert "model: missing, and it has no default" in message
+    assert "data: missing, and it has no default" in message
 
 
 def test_a_huge_value_does_not_make_a_huge_message():

@@ -260,3 +260,22 @@ def test_the_models_context_bounds_what_the_job_allows(source):
     data = DataSettings(train=source, max_tokens=1000)
     with pytest.raises(ExampleTooLong, match="the 6 allowed"):
         open_recorded(data, data.train, build_tokenizer(), seed=0, max_context=6)
+
+
+def test_what_was_recorded_when_the_stream_was_opened_is_not_tokenised_again(source):
+    stream = opened(source)
+    first, again = stream[2], stream[2]
+    assert first.token_ids is again.token_ids
+    same_row = next(n for n in range(5, 10) if stream[n].prompt.prompt_id.startswith(first.prompt.prompt_id[0]))
+    assert stream[same_row].token_ids is first.token_ids
+    assert (stream[same_row].request_id, first.request_id) == (same_row, 2)
+
+
+def test_rows_past_those_that_are_kept_are_recorded_when_they_are_drawn(source, monkeypatch):
+    monkeypatch.setattr("rlhf_cluster.data.recorded.NUM_KEPT", 1)
+    few = opened(source)
+    monkeypatch.undo()
+    all_of_them = opened(source)
+    for n in range(10):
+        assert few[n].token_ids.tolist() == all_of_them[n].token_ids.tolist()
+        assert few[n].prompt.prompt_id == all_of_them[n].prompt.prompt_id

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from rlhf_cluster.config.generation import PreferenceSettings
+from rlhf_cluster.data.preference_files import read_preferences
+from rlhf_cluster.data.recordings import recording_of
+from rlhf_cluster.data.settings import JsonlSource
+from rlhf_cluster.data.sources import read_rows
 from rlhf_cluster.driver import workbench
 from rlhf_cluster.driver.collect import PreferenceCollector
 from rlhf_cluster.driver.workbench import Workbench
@@ -56,7 +60,17 @@ def rows_of(job_dir: Path) -> list[dict[str, Any]]:
 
 
 def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**row, "provenance": {**row["provenance"], "time_s": 0}} for row in rows]
+    return [{**row, "time_s": 0} for row in rows]
+
+
+def test_the_file_is_read_back_as_preferences_and_learned_from_as_it_is(stage):
+    made = stage(make_job())
+    rows = collect(made)
+    path = made.job_dir / "preferences.jsonl"
+    preferences = read_preferences(path)
+    assert [preference.columns() for preference in preferences] == rows
+    recordings = [recording_of(row) for row in read_rows(JsonlSource(path=path))]
+    assert [each.completions for each in recordings] == [(row["chosen"], row["rejected"]) for row in rows]
 
 
 def last_metrics(made: Any) -> dict[str, float]:
@@ -82,7 +96,7 @@ def test_provenance_says_which_policy_drew_the_pair_and_how(stage):
     provenance = row["provenance"]
     assert (provenance["job"], provenance["model"], provenance["weight_version"]) == ("test", "word-world", 0)
     assert provenance["sampling"]["temperature"] == 0.7
-    assert provenance["labels"] == "rule"
+    assert (row["kind"], row["labeler"], provenance["labels"]) == ("rule", "rewards", "rule")
     assert len(provenance["weight_fingerprint"]) >= 16
 
 
@@ -116,7 +130,8 @@ def test_identical_completions_are_counted_and_not_kept(stage):
 
 def test_without_labels_people_get_both_completions_and_no_preference(stage):
     [row, *_] = collect(stage(make_job()), labels="none")
-    assert (row["label"], row["chosen"], row["rejected"], row["p_a"]) == (None, None, None, None)
+    assert (row["label"], row["chosen"], row["rejected"], row["labeler"]) == (None, None, None, None)
+    assert "p_a" not in row
     assert row["completion_a"]
     assert row["completion_b"]
 
@@ -180,8 +195,8 @@ def test_a_judge_labels_and_its_verdict_stands_in_the_row(stage):
     for row in rows:
         longer = row["num_tokens"][1] - row["num_tokens"][0]
         assert row["label"] == ("tie" if longer == 0 else "a" if longer > 0 else "b")
-        assert row["verdict"]["p_a"] == row["p_a"]
-        assert row["provenance"]["judge"] == "rule:overlong"
+        assert (row["kind"], row["labeler"]) == ("judge", "rule:overlong")
+        assert "against" in row["reason"]
 
 
 @pytest.mark.parametrize(

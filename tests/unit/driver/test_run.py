@@ -22,6 +22,8 @@ from rlhf_cluster.driver.run import new_job_dir, run_job
 from rlhf_cluster.driver.sizes import FILE_NAME
 from rlhf_cluster.driver.status_file import read_view, write_view
 from rlhf_cluster.errors import ConfigError, Fenced, LearnerError, LedgerCorrupt, ModelError
+from rlhf_cluster.learner.rank import LearnerRank
+from rlhf_cluster.records import StepReport
 from rlhf_cluster.records.commands import Pause, Stop
 from rlhf_cluster.records.events import CheckpointSaved, Event, JobEnded, JobStarted, Notice, StepDone, WorkerChanged
 from rlhf_cluster.records.members import JobView
@@ -229,6 +231,22 @@ def test_a_job_that_fails_tells_its_error_and_raises_it(job, monkeypatch):
         run(job, watcher)
     assert watcher.ended().outcome == "failed"
     assert watcher.ended().message == "step 0: the loss is nan; the step was not applied"
+
+
+def test_a_job_that_a_guard_stops_has_failed_in_order_and_says_why(job, monkeypatch):
+    update = LearnerRank.update
+
+    def runs_away(*arguments: Any) -> StepReport:
+        report = update(*arguments)
+        return replace(report, metrics={**report.metrics, "learner/kl": 9.0})
+
+    monkeypatch.setattr(LearnerRank, "update", runs_away)
+    guards = job.guards.model_copy(update={"kl_steps": 1})
+    ended = run(job.model_copy(update={"guards": guards}), Watcher())
+    assert (ended.outcome, ended.step) == ("failed", 1)
+    assert ended.message.startswith("stopped after step 1 by the guard kl_runaway: the KL to the reference was above")
+    assert ended.checkpoint == ended.job_dir / "checkpoints" / "step-000001"
+    assert read_view(ended.job_dir).phase == ended.message
 
 
 def test_a_disk_that_refuses_the_last_words_does_not_hide_what_failed(job, monkeypatch):

@@ -1,4 +1,4 @@
-"""Who judges which pair, on which side its answers stand, and what its labels say together."""
+"""Who judges which pair, and on which side its answers stand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf_cluster.flow.labelling import next_pair, on_the_left, together
+from rlhf_cluster.flow.labelling import next_pair, on_the_left
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(1, 200), st.text(max_size=20).filter(lambda text: text.isprintable()))
@@ -67,22 +67,3 @@ def test_whoever_comes_in_whatever_order_every_slot_is_filled_once(num_pairs, ov
         else:
             leaving.add(who)
     assert {len(labels) for labels in said.values()} == {min(overlap, num_people)}
-
-
-@pytest.mark.parametrize(
-    ("choices", "verdict", "agreement"),
-    [
-        (["a"], "a", 1.0),
-        (["b", "b", "a"], "b", 2 / 3),
-        (["a", "b"], "tie", 0.5),
-        (["tie", "tie", "a"], "tie", 2 / 3),
-        (["tie", "a"], "tie", 0.5),
-        (["a", "a", "tie", "b"], "a", 0.5),
-        (["a", "a", "b", "b", "tie"], "tie", 0.4),
-    ],
-)
-def test_what_more_say_than_anything_else_is_what_all_say_together(choices, verdict, agreement):
-    for order in (choices, choices[::-1]):
-        said = together(order)
-        assert (said.verdict, said.num_labels) == (verdict, len(choices))
-        assert said.agreement == pytest.approx(agreement)

@@ -25,6 +25,14 @@ def test_a_single_value_has_a_mean_and_no_error():
     assert math.isnan(error)
 
 
+@given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=6), st.integers(1, 5))
+def test_the_repetition_of_a_whole_batch_is_that_of_each_of_its_sequences(sequences, n):
+    token_ids = np.array([token for sequence in sequences for token in sequence], np.int32)
+    lengths = np.array([len(sequence) for sequence in sequences], np.int32)
+    found = statistics.repetition_of_each(token_ids, lengths, n=n)
+    assert found.tolist() == pytest.approx([statistics.repetition_n(sequence, n=n) for sequence in sequences])
+
+
 @given(st.integers(1, 7), st.data())
 def test_pass_at_k_is_the_share_of_all_choices_of_k_samples_that_hold_a_correct_one(num_samples, data):
     num_correct = data.draw(st.integers(0, num_samples))

@@ -14,6 +14,7 @@ from rlhf_cluster.errors import LearnerError
 from rlhf_cluster.learner.rank import LearnerRank
 from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
 from rlhf_cluster.learner.spec import LearnerSpec
+from rlhf_cluster.models.settings import LoraSettings
 from rlhf_cluster.records import Batch, RolloutGroup, StepReport
 from rlhf_cluster.testing import make_group, save_tiny_model
 from rlhf_cluster.weights.memory import MemoryTransport
@@ -80,7 +81,13 @@ def test_steps_begun_early_are_equal_to_the_bit_whatever_the_normalisation(model
 
 @pytest.mark.parametrize(
     "settings",
-    [{"precision": "bf16"}, {"max_row_tokens": 16}, {"gradient_checkpointing": True}, {"train_last_layers": 1}],
+    [
+        {"precision": "bf16"},
+        {"max_row_tokens": 16},
+        {"gradient_checkpointing": True},
+        {"train_last_layers": 1},
+        {"lora": LoraSettings(rank=4)},
+    ],
     ids=lambda settings: next(iter(settings)),
 )
 def test_steps_begun_early_are_equal_to_the_bit_in_every_mode(model_path, settings):

@@ -17,10 +17,12 @@ from rlhf_cluster.learner.rank import LearnerRank
 from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
 from rlhf_cluster.learner.spec import LearnerSpec
 from rlhf_cluster.learner.state import STATE_FILE, generators_file, generators_now, restore_generators
+from rlhf_cluster.models.settings import LoraSettings
 from rlhf_cluster.records import Batch
 from rlhf_cluster.testing import make_group, save_tiny_model
 from rlhf_cluster.weights.memory import MemoryTransport
 
+LORA = LoraSettings(rank=4, dropout=0.1)
 CPU = torch.device("cpu")
 
 
@@ -31,7 +33,7 @@ def model_path(tmp_path_factory):
 
 def open_rank(model_path, *, rank: int = 0, num_ranks: int = 1, **settings) -> LearnerRank:
     spec = LearnerSpec(
-        settings=LearnerSettings(precision="fp32", optimizer=OptimizerSettings(lr=1e-3), **settings),
+        settings=LearnerSettings(**{"precision": "fp32", "optimizer": OptimizerSettings(lr=1e-3)} | settings),
         model_path=model_path,
         temperature=1.0,
         num_steps=10,
@@ -56,7 +58,11 @@ def weights(rank: LearnerRank) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in rank.network.language_model.named_parameters()}
 
 
-@pytest.mark.parametrize("settings", [{}, {"train_last_layers": 1}], ids=["all", "last layer"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"train_last_layers": 1}, {"lora": LORA}, {"lora": LORA, "precision": "bf16"}],
+    ids=["all", "last layer", "adapters", "adapters in bf16"],
+)
 def test_going_on_from_a_copy_equals_never_having_stopped_random_numbers_included(model_path, tmp_path, settings):
     unbroken = open_rank(model_path, **settings)
     unbroken.update(GRPO(), batch(0))

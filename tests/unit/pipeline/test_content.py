@@ -68,6 +68,14 @@ def test_inputs_are_models_and_files_that_settings_name(model, tmp_path, monkeyp
     assert found == {"model": model, "reference.model": model, "data.train.path": Path("prompts.jsonl")}
 
 
+def test_a_file_counts_under_any_key_and_a_word_or_a_sentence_names_none(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("principles.toml", "word", "chat"):
+        Path(name).write_text("x")
+    settings = {"model": str(model), "constitution": "principles.toml", "mode": "word", "x": "A long sentence. " * 99}
+    assert inputs_on_disk(settings) == {"model": model, "constitution": Path("principles.toml")}
+
+
 def test_a_model_by_name_is_the_one_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RLHF_CLUSTER_HOME", str(tmp_path))
     cached = save_stand_in_model(tmp_path / "models" / "mine")

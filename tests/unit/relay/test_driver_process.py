@@ -82,6 +82,7 @@ def test_the_jobs_own_last_word_counts_before_the_exit_code(tmp_path):
         (failure.USAGE, "failed", False),
         (failure.NOT_FOUND, "failed", False),
         (failure.UNAVAILABLE, "failed", True),
+        (failure.BY_GUARD, "failed", False),
         (failure.INTERRUPTED, "interrupted", True),
         (-signal.SIGSEGV, "failed", True),
     ],
@@ -92,7 +93,7 @@ def test_only_what_is_wrong_with_the_job_itself_is_not_retried(code, outcome, ma
 
 
 def test_the_exit_codes_are_those_of_the_command_line():
-    names = ("DONE", "USAGE", "NOT_FOUND", "INTERRUPTED")
+    names = ("DONE", "USAGE", "NOT_FOUND", "BY_GUARD", "INTERRUPTED")
     assert [getattr(driver_process, name) for name in names] == [getattr(failure, name) for name in names]
 
 

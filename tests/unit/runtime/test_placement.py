@@ -100,6 +100,24 @@ def test_a_larger_batch_or_more_workers_need_more_memory():
     assert made("rollout.engine.type=transformers", "learner.microbatch_tokens=65536").memory_bytes > one.memory_bytes
 
 
+def learner_bytes(*overrides: str) -> int:
+    planned = made(*overrides, machine=Machine(cpus=8, gpus=1, memory_bytes=64 * GIB))
+    return next(role.memory_bytes for role in planned.roles if role.role == "learner")
+
+
+def test_adapters_cost_their_own_parameters_and_a_frozen_model():
+    size = model_size(resolve("word-world"))
+    whole, adapters = learner_bytes(), learner_bytes("learner.lora.rank=4")
+    # Two layers: q, k, v, o of 128 x 128, two of 256 x 128 and one of 128 x 256.
+    trained = 2 * 4 * (4 * (128 + 128) + 3 * (128 + 256))
+    assert adapters - whole == 16 * trained + 2 * size.num_parameters - 16 * size.num_parameters
+    assert learner_bytes("learner.lora.rank=8") - adapters == 16 * trained
+    only_two = learner_bytes("learner.lora.rank=4", 'learner.lora.target_modules=["q_proj", "v_proj"]')
+    assert adapters - only_two == 16 * (trained - 2 * 4 * 2 * (128 + 128))
+    in_4_bits = learner_bytes("learner.lora.rank=4", "learner.lora.quantise=nf4", "learner.gpus=1")
+    assert adapters - in_4_bits == pytest.approx((2 - 0.516) * 2 * size.layer_parameters, abs=2)
+
+
 def test_too_little_memory_is_refused_with_the_largest_role_and_what_helps():
     with pytest.raises(
         CannotFit, match=r"need about .* GiB and this machine has 0\.5 GiB; the most goes to 1 x learner"

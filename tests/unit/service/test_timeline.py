@@ -15,7 +15,7 @@ JSON = st.recursive(
 )
 KINDS = st.sampled_from(
     ["JobStarted", "Phase", "StepDone", "Evaluated", "GroupDropped", "RewardFailed", "CheckpointSaved", "WorkerChanged",
-     "PromptQuarantined", "LearnerRecovered", "Notice", "JobEnded", "SomethingNew"]
+     "PromptQuarantined", "LearnerRecovered", "Notice", "GuardTripped", "JobEnded", "SomethingNew"]
 )  # fmt: skip
 FIELDS = st.sampled_from(
     ["metrics", "invalid", "reason", "message", "outcome", "state", "level", "text", "step", "time_s", "first_step"]
@@ -69,3 +69,9 @@ def test_no_entry_is_too_strange_to_be_told_and_none_is_left_out(entries):
     counts = sum(one.body["count"] if one.kind in FOLDED else 1 for one in events)
     assert counts == len(entries)
     assert all(one.level in ("info", "warning", "error") and isinstance(one.text, str) for one in events)
+
+
+def test_what_a_guard_says_is_told_at_its_own_level():
+    one = told(event="GuardTripped", level="error", text="guard kl_runaway: too far", guard="kl_runaway", deed="stop")
+    assert (one.topic, one.level, one.text) == ("jobs", "error", "guard kl_runaway: too far")
+    assert one.body["guard"] == "kl_runaway"

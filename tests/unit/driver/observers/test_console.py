@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 import rich.console
 from hypothesis import example, given
@@ -11,7 +13,7 @@ from rlhf_cluster.driver.observers.excerpt import excerpt, printable
 from rlhf_cluster.driver.observers.figures import duration
 from rlhf_cluster.driver.observers.panel import BARS, panel, sparkline
 from rlhf_cluster.driver.observers.progress import Progress
-from rlhf_cluster.records.events import Evaluated, JobStarted, Notice, StepDone
+from rlhf_cluster.records.events import Evaluated, Generated, JobStarted, Notice, StepDone
 
 
 class Terminal(io.StringIO):
@@ -45,6 +47,21 @@ def test_away_from_a_terminal_each_step_is_one_plain_line(job_events):
     assert steps == ["step 2/3  reward 0.2  kl 0.001  length 30  rollout 212.4 tok/s  staleness 0  version 2  10s left"]
     assert lines[-1] == "succeeded"
     assert "\x1b" not in stream.getvalue()
+
+
+def test_a_job_that_only_generates_tells_how_far_it_has_come():
+    stream = io.StringIO()
+    console = Console(stream)
+    common: dict[str, Any] = {"time_s": 1.0, "step": 0}
+    console.on_event(JobStarted(**common, job_name="pairs", job_dir=Path("runs/pairs-1"), num_steps=0, first_step=0))
+    metrics = {"preferences/num_pairs": 12.0, "preferences/label_ceiling": 0.75}
+    console.on_event(
+        Generated(**common, task="preferences", num_done=14, num_total=20, metrics=metrics, path=Path("x.jsonl"))
+    )
+    assert stream.getvalue().splitlines() == [
+        "pairs: in runs/pairs-1",
+        "preferences 14/20  label_ceiling 0.75  num_pairs 12",
+    ]
 
 
 def test_a_job_without_rewards_shows_loss_and_accuracy_and_no_speed_of_workers_it_has_not():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rlhf_cluster.driver.observers import journal
 from rlhf_cluster.driver.observers.summary import summarise
-from rlhf_cluster.records.events import Evaluated, JobStarted
+from rlhf_cluster.records.events import Evaluated, GuardTripped, JobStarted
 
 
 def entries(events):
@@ -80,3 +80,12 @@ def test_an_end_before_a_resume_is_not_the_end(job_events):
 
 def test_a_journal_without_a_start_has_no_summary():
     assert summarise([]) is None
+
+
+def test_the_summary_tells_what_guards_have_warned_about(job_events):
+    told = {"time_s": 20.0, "step": 2, "level": "warning", "guard": "length"}
+    warned = GuardTripped(**told, deed="warn", text="guard length: completions are longer than at first")
+    stopped = GuardTripped(**told, deed="stop", text="what the message says already")
+    summary = summarise(entries([*job_events[:-1], warned, stopped, job_events[-1]]))
+    assert summary.guards == ("guard length: completions are longer than at first",)
+    assert "guard length: completions are longer than at first" in summary.text()

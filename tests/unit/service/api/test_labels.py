@@ -7,6 +7,7 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 
+from rlhf_cluster.data.preference_files import read_preferences
 from rlhf_cluster.flow.labelling import on_the_left
 from rlhf_cluster.service.store import label_sets, labels, tokens
 
@@ -101,6 +102,7 @@ def test_the_same_request_under_one_key_makes_one_set(api):
         ([{"prompt": "q", "completion_a": "a", "rejected": "r"}], "this pair has completion_a, rejected"),
         ([PAIRS[0], {"completion_a": "a", "completion_b": "b"}], "pairs.1.prompt"),
         ([{"prompt": "q", "chosen": [{"role": "assistant"}], "rejected": "r"}], "pairs.0.chosen"),
+        ([{**PAIRS[0], "prompt": []}], "pairs.0.prompt"),
     ],
 )
 def test_pairs_that_are_none_are_refused_by_their_number(api, pairs, words):
@@ -214,26 +216,63 @@ def test_an_export_holds_the_majority_of_each_pair_and_tells_ties(api, make, peo
             pair_id = turn(who)["pair"]["pair_id"]
             say(who, said[pair_id][index] if pair_id in said else "skip")
     lines = exported(api)
-    assert [(each["pair_id"], each["preferred"], each["tie"]) for each in lines] == [
+    assert [(each["pair_id"], each["label"], each["tie"]) for each in lines] == [
         ("0", "a", False),
         ("1", "b", False),
         ("2", "tie", True),
     ]
+    provenance = lines[1].pop("provenance")
+    assert (provenance["model"], [each["labeler"] for each in provenance["labels"]]) == ("m", ["ada", "bob", "cyd"])
     assert lines[1] == {
         "pair_id": "1",
         "prompt": "question 1",
         "chosen": "b1",
         "rejected": "a1",
         "tie": False,
-        "preferred": "b",
+        "completion_a": "a1",
+        "completion_b": "b1",
+        "label": "b",
+        "labeler": "majority",
+        "kind": "person",
+        "time_s": lines[1]["time_s"],
         "num_labels": 3,
         "agreement": 1.0,
         "labelers": ["ada", "bob", "cyd"],
-        "provenance": {"model": "m"},
     }
     assert (lines[0]["chosen"], lines[0]["agreement"]) == ("a0", pytest.approx(2 / 3))
-    assert (lines[2]["chosen"], lines[2]["rejected"]) == ("a2", "b2")
+    assert (lines[2]["chosen"], lines[2]["rejected"], lines[2]["agreement"]) == ("a2", "b2", pytest.approx(1 / 3))
     assert exported(api, min_labels=4) == []
+
+
+def test_a_chat_is_shown_with_who_says_what_and_exported_as_it_came(api, make, people):
+    alone, longer = [{"role": "user", "content": "hello"}], [{"role": "system", "content": "be kind"}]
+    chats = [alone, [*longer, *alone]]
+    make(pairs=[{**pair, "prompt": chat} for pair, chat in zip(PAIRS[:2], chats, strict=True)])
+    ada = people("ada")
+    for shown in ("hello", "system:\nbe kind\n\nuser:\nhello"):
+        assert turn(ada)["pair"]["prompt"] == shown
+        say(ada, "b")
+    assert [each["prompt"] for each in exported(api)] == chats
+
+
+def test_what_is_exported_is_read_as_preferences_and_can_be_judged_anew_and_blind(api, make, people, tmp_path):
+    make(pairs=[*PAIRS[:3], {"prompt": "old", "chosen": "a!", "rejected": "b!"}])
+    ada = people("ada")
+    for choice in ("a", "b", "tie", "b"):
+        say(ada, choice)
+    lines = api.get(f"{SETS}/taste/export.jsonl").text
+    (tmp_path / "labels.jsonl").write_text(lines)
+    read = read_preferences(tmp_path / "labels.jsonl")
+    assert [(each.pair_id, each.label, each.labeler, each.kind) for each in read] == [
+        (str(number), label, "ada", "person") for number, label in enumerate(("a", "b", "tie", "b"))
+    ]
+    assert [each.provenance for each in read] == [{"model": "m"}] * 3 + [{"before": {"label": "a"}}]
+    make("again", pairs=[json.loads(line) for line in lines.splitlines()])
+    say(people("bob"), "b", "again")
+    [again] = [json.loads(line) for line in api.get(f"{SETS}/again/export.jsonl").text.splitlines()]
+    assert (again["completion_a"], again["chosen"], again["labelers"]) == ("a0", "b0", ["bob"])
+    before = again["provenance"]["before"]
+    assert (before["label"], before["labeler"], again["provenance"]["model"]) == ("a", "ada", "m")
 
 
 def test_an_export_of_many_pairs_is_read_piece_by_piece_and_whole(api, db, make):

@@ -34,7 +34,7 @@ class Stage:
     @property
     def row(self):
         with self.db.reading() as connection:
-            return label_sets.get(connection, self.name)
+            return label_sets.progress(connection, self.name)
 
     def give(self, who: str, *, now_s: float = 10.0) -> int | None:
         with self.db.writing() as connection:

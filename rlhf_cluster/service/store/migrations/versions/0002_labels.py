@@ -46,7 +46,7 @@ def _pairs() -> None:
         sa.Column("set_id", sa.String(40), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("pair_id", sa.String(200), nullable=False),
-        sa.Column("prompt", sa.Text(), nullable=False),
+        sa.Column("prompt", sa.JSON(), nullable=False),
         sa.Column("completion_a", sa.Text(), nullable=False),
         sa.Column("completion_b", sa.Text(), nullable=False),
         sa.Column("provenance", sa.JSON(), nullable=False),
