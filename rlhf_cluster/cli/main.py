@@ -54,6 +54,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "plan": ("rlhf_cluster.cli.plan:plan", "Show a job's batch arithmetic and placement; start nothing."),
     "pipeline": ("rlhf_cluster.cli.pipeline:pipeline", "Run stages that feed each other; show a model's lineage."),
     "eval": ("rlhf_cluster.cli.eval:evaluate", "Run a job's held-out evaluation only."),
+    "report": ("rlhf_cluster.cli.report:report", "Compare evaluations in a table and on a page."),
     "chat": ("rlhf_cluster.cli.chat:chat", "Talk to a checkpoint, streamed."),
     "export": ("rlhf_cluster.cli.export:export", "Make a model of its own of a checkpoint, adapters merged."),
     "recipes": ("rlhf_cluster.cli.recipes:recipes", "List and show the jobs that ship with this package."),

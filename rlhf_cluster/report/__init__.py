@@ -1,0 +1,1 @@
+"""Reports of evaluations, made from the files that those have left and from nothing else."""
