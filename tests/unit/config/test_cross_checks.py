@@ -113,11 +113,6 @@ def test_the_change_that_is_offered_helps(name):
         "_rule_has_its_rewards": ['rewards=[{function="word_world"}]'],
         "_engine_serves_what_travels": ["weights.dtype=float32"],
         "_four_bits_need_a_gpu": ["learner.gpus=1"],
-        "_judge_is_one": [
-            'rewards=[{function="word_world", name="proxy"}, {function="word_world", name="fake", weight=0.0}]',
-            "data.eval.type=procedural",
-            "data.eval.name=word_world",
-        ],
         "_kl_is_of_what_is_sampled": ["evaluation.temperature=1"],
         "_completions_can_pass": ["evaluation.completions_per_prompt=8"],
     }
