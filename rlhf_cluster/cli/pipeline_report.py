@@ -98,7 +98,7 @@ def _lines(reports: Sequence[Report]) -> Iterator[Line]:
 
 
 def _figures(made: Report, stage: str) -> dict[str, str]:
-    """A stage's own: the reward that says what is good and the one trained on, the KL, the win rate; or the accuracy."""
+    """Of a policy its rewards, its KL and how often it wins; of a reward model its accuracy."""
     evaluation = next((each for each in made.evaluations if each.name == stage), None)
     if evaluation is None:
         return {}
