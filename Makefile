@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCK := deploy/locks/cpu.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo demo-tiny install test test-fast test-long check format bench clean
+.PHONY: help demo demo-tiny pipeline constitution install test test-fast test-long check format bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -17,6 +17,16 @@ demo: .venv/installed ## train SmolLM2-135M towards positive film reviews, on th
 demo-tiny: .venv/installed ## the same job on a generated 350k-parameter model, in seconds to a minute
 	$(BIN)/rlhf models add word-world
 	$(BIN)/rlhf run word-world
+
+pipeline: .venv/installed ## from random weights to an aligned model, three ways, three seeds, on this machine's CPU
+	$(BIN)/rlhf models add word-world-base
+	$(BIN)/rlhf pipeline run word-world --at-once 3
+	$(BIN)/rlhf pipeline report word-world
+
+constitution: .venv/installed ## critique -> revise -> SFT, and AI labels -> DPO, in the same small world
+	$(BIN)/rlhf models add word-world-base
+	$(BIN)/rlhf pipeline run word-world-constitution --at-once 3
+	$(BIN)/rlhf pipeline report word-world-constitution
 
 install: .venv/installed ## make .venv with everything in it
 

@@ -7,7 +7,6 @@ to a table that gives an equal algorithm again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
@@ -29,6 +28,7 @@ from rlhf_cluster.algorithms.sft import SFT
 from rlhf_cluster.algorithms.simpo import SimPO
 from rlhf_cluster.algorithms.unseen import UnseenAlgorithm
 from rlhf_cluster.errors import ConfigError, did_you_mean
+from rlhf_cluster.outside import load_outside
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "grpo": GRPO,
@@ -83,11 +83,7 @@ def type_name(algorithm: Algorithm) -> str:
 
 
 def _imported(path: str) -> type[Algorithm]:
-    module_name, _, attribute = path.partition(":")
-    try:
-        kind = getattr(import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"algorithm type {path!r} cannot be imported: {error}") from error
+    kind = load_outside(path, what="algorithm type")
     if not (isinstance(kind, type) and issubclass(kind, Algorithm)):
         raise ConfigError(f"algorithm type {path!r} is no subclass of rlhf_cluster.algorithms.Algorithm")
     return kind

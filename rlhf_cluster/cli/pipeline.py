@@ -13,6 +13,7 @@ import click
 from rlhf_cluster.cli.failure import DONE, NotFound
 from rlhf_cluster.cli.job import overrides_argument
 from rlhf_cluster.cli.output import emit, output_option, table
+from rlhf_cluster.cli.pipeline_report import report
 
 if TYPE_CHECKING:
     from rlhf_cluster.pipeline.load import Pipeline
@@ -108,6 +109,9 @@ def lineage(path: Path, output: str) -> None:
     if found is None:
         raise NotFound(f"there is no lineage.json in {path} or above: only what a pipeline has made has a lineage")
     emit(found, output=output, text=lambda: "\n".join(tree_lines(found)))
+
+
+pipeline.add_command(report)
 
 
 def _load(file: Path, overrides: tuple[str, ...]) -> tuple[Pipeline, ...]:

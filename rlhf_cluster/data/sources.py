@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from rlhf_cluster.data.settings import (
     ProceduralSource,
 )
 from rlhf_cluster.errors import DataError, did_you_mean
+from rlhf_cluster.outside import check_takes, load_outside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,26 +73,17 @@ def columns_in(source: PlainSource) -> tuple[str, Iterable[Mapping[str, Any]]]:
 
 
 def procedural(source: ProceduralSource) -> Iterable[Mapping[str, Any]]:
-    """Call the function behind `source.name` with `split`, `num_rows`, `seed` and the further arguments."""
+    """Call the function behind `source.name` with `split`, `num_rows`, `seed` and the further arguments. Raises
+    `ConfigError` for a name or arguments that are wrong."""
     module, _, attribute = source.name.partition(":")
     if module == "reasoning_gym":
         return _reasoning_gym(attribute, source)
-    if not attribute:
-        module, attribute = f"rlhf_cluster.data.{source.name}", "rows"
-    function = _load(module, attribute)
-    made = function(split=source.split, num_rows=source.num_rows, seed=source.seed, **source.arguments)
+    path = source.name if attribute else f"rlhf_cluster.data.{source.name}:rows"
+    function = load_outside(path, what="procedural source")
+    arguments = {"split": source.split, "num_rows": source.num_rows, "seed": source.seed, **source.arguments}
+    check_takes(function, arguments, what=f"procedural source {source.name!r}")
+    made = function(**arguments)
     return ({source.prompt_column: each} if isinstance(each, str) else each for each in made)
-
-
-def _load(module: str, attribute: str) -> Callable[..., Iterable[Any]]:
-    try:
-        loaded = importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(f"procedural source {module}:{attribute}: cannot import {module}: {error}") from error
-    function = getattr(loaded, attribute, None)
-    if not callable(function):
-        raise DataError(f"{module} has no function {attribute!r}{did_you_mean(attribute, dir(loaded))}")
-    return function
 
 
 def _reasoning_gym(dataset: str, source: ProceduralSource) -> Iterator[Mapping[str, Any]]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rlhf_cluster.flow.guards import Finding, GuardSettings
+from rlhf_cluster.functional.statistics import mean_and_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,8 @@ def gain(before_P: np.ndarray, after_P: np.ndarray) -> Gain:
     difference = difference[~np.isnan(difference)]
     if len(difference) < 2:
         return Gain(mean=0.0, error=math.inf, num_prompts=len(difference))
-    error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
-    return Gain(mean=float(difference.mean()), error=error, num_prompts=len(difference))
+    mean, error = mean_and_error(difference)
+    return Gain(mean=mean, error=error, num_prompts=len(difference))
 
 
 def hacking(settings: GuardSettings, judgements: Sequence[Judgement]) -> Finding | None:
@@ -75,7 +76,8 @@ def _fallen(settings: GuardSettings, judgements: Sequence[Judgement], best: int)
         f"{settings.judge!r} has fallen from {_mean(before.judge_P):.3g} to {_mean(now.judge_P):.3g}, by "
         f"{fall.mean:.3g} ± {fall.error:.2g} over {fall.num_prompts} prompts (min_fall allows {margin:.2g}): the "
         f"policy exploits its reward. Take the checkpoint of about step {before.step} (checkpoint.keep_best = 1 with "
-        f'best_by = "eval/reward/{settings.judge}" keeps it), raise kl_coef, or mend the reward'
+        f'best_by = "eval/reward/{settings.judge}" keeps it, where one is saved at every evaluation). Raise kl_coef, '
+        "or mend the reward"
     )
     return Finding(guard="reward_hacking", deed=settings.on_hacking, sentence=sentence)
 

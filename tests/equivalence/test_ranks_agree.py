@@ -56,7 +56,7 @@ def train(
             lora=lora,
             microbatch_tokens=32,
             optimizer=OptimizerSettings(lr=1e-3),
-            collective_timeout_s=60,
+            collective_timeout_s=120,
         ),
         model_path=model_path,
         temperature=1.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from rlhf_cluster.driver.observers.journal import Journal
 from rlhf_cluster.driver.observers.samples import Samples
 from rlhf_cluster.driver.observers.tensorboard import TensorBoard
 from rlhf_cluster.errors import ConfigError, did_you_mean
+from rlhf_cluster.outside import load_outside
 from rlhf_cluster.records.events import Event, JobStarted
 
 IN_JOB_DIR = {"journal": Journal, "tensorboard": TensorBoard, "samples": Samples, "curve": Curve, "held_out": HeldOut}
@@ -73,13 +73,9 @@ def _factory(name: str, *, stream: TextIO | None) -> Callable[[Path], Observer]:
 
 
 def _import(path: str) -> Callable[[Path], Observer]:
-    module_name, _, class_name = path.partition(":")
-    try:
-        kind = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"observers: {path!r} cannot be imported: {error}") from error
+    kind = load_outside(path, what="observer")
     if not (
         inspect.isclass(kind) and callable(getattr(kind, "on_event", None)) and callable(getattr(kind, "close", None))
     ):
-        raise ConfigError(f"observers: {path!r} is no class with the methods on_event(event) and close()")
+        raise ConfigError(f"observer {path!r} is no class with the methods on_event(event) and close()")
     return kind

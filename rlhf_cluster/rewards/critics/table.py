@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from rlhf_cluster.rewards.critics.base import Critic
 from rlhf_cluster.rewards.critics.endpoint import EndpointCritic
+from rlhf_cluster.rewards.critics.rules import make_rule
 from rlhf_cluster.rewards.critics.settings import CriticSettings, EndpointCriticSettings
-from rlhf_cluster.rewards.critics.word_world import WordWorldCritic
 
 
 def make_critic(settings: CriticSettings) -> Critic:
     """Raises `ConfigError` for what the settings name and is not there."""
-    return EndpointCritic(settings) if isinstance(settings, EndpointCriticSettings) else WordWorldCritic()
+    if isinstance(settings, EndpointCriticSettings):
+        return EndpointCritic(settings)
+    return make_rule(settings.name, settings.args)
 
 
 def critic_label(settings: CriticSettings) -> str:

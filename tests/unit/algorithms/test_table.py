@@ -44,9 +44,9 @@ def test_an_import_path_resolves_without_an_entry_in_the_table():
         ({}, "no type: choose grpo"),
         ({"type": 3}, "3 is unknown"),
         ("grpo", 'type = "grpo"'),
-        ({"type": "no_such_module_here:Thing"}, "no_such_module_here"),
-        ({"type": "collections:Nothing"}, "Nothing"),
-        ({"type": ":Thing"}, "cannot be imported"),
+        ({"type": "no_such_module_here:Thing"}, "cannot import no_such_module_here.*PYTHONPATH.*--code"),
+        ({"type": "collections:Countre"}, "did you mean 'Counter'"),
+        ({"type": ":Thing"}, "no import path"),
         ({"type": "collections:OrderedDict"}, "no subclass"),
     ],
 )

@@ -66,6 +66,10 @@ CASES = {
         ["train.num_steps=0", "preferences={}", "rewards=[]"],
         ['preferences.labels = "rule"', "rewards is empty", "add a [[rewards]] table"],
     ),
+    "_four_bits_need_a_gpu": (
+        ["learner.lora.quantise=nf4"],
+        ['learner.lora.quantise = "nf4"', "learner.gpus = 0", 'quantise = "none"'],
+    ),
     "_engine_serves_what_travels": (
         ["rollout.engine.type=vllm", "rollout.engine.dtype=float32", "learner.precision=bf16"],
         ["rollout.engine.dtype = 'float32'", "weights travel as bfloat16", "weights.dtype = 'float32'"],
@@ -93,7 +97,9 @@ def test_both_settings_and_the_change_are_named(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_change_that_is_offered_helps(name):
+    others = 'rewards=[{function="word_world",name="fake",weight=0},{function="word_world",name="trained"}]'
     changes = {
+        "_judge_is_one": [others, "data.eval.type=procedural", "data.eval.name=word_world"],
         "_autoscale_has_room": ["rollout.num_workers=2"],
         "_ranks_need_ddp": ["learner.backend=ddp"],
         "_ranks_need_processes": ["runtime=ray"],
@@ -106,6 +112,7 @@ def test_the_change_that_is_offered_helps(name):
         "_there_is_something_to_do": ["preferences={}"],
         "_rule_has_its_rewards": ['rewards=[{function="word_world"}]'],
         "_engine_serves_what_travels": ["weights.dtype=float32"],
+        "_four_bits_need_a_gpu": ["learner.gpus=1"],
         "_kl_is_of_what_is_sampled": ["evaluation.temperature=1"],
         "_completions_can_pass": ["evaluation.completions_per_prompt=8"],
     }

@@ -8,7 +8,7 @@ import pytest
 
 from rlhf_cluster.data.settings import DatasetSource, JsonlSource, ParquetSource, ProceduralSource
 from rlhf_cluster.data.sources import read_rows
-from rlhf_cluster.errors import DataError
+from rlhf_cluster.errors import ConfigError, DataError
 
 COLUMNS = [{"prompt": "one plus one", "answer": 2}, {"prompt": "one plus two", "answer": 3}]
 
@@ -133,10 +133,12 @@ def test_a_function_may_give_texts(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     source = ProceduralSource(name="own_prompts:make", num_rows=2, seed=7, arguments={"word": "hi"})
     assert [row.prompt for row in read_rows(source)] == ["hi train 7 0", "hi train 7 1"]
-    with pytest.raises(DataError, match="no function 'mak' \\(did you mean 'make'"):
+    with pytest.raises(ConfigError, match="has no 'mak' \\(did you mean 'make'"):
         read_rows(ProceduralSource(name="own_prompts:mak"))
+    with pytest.raises(ConfigError, match=r"own_prompts:make.*missing a required .*'word'; it takes .*seed, word"):
+        read_rows(ProceduralSource(name="own_prompts:make", arguments={"wrod": "hi"}))
 
 
 def test_an_import_path_that_is_none_is_named():
-    with pytest.raises(DataError, match="cannot import no_such_package"):
+    with pytest.raises(ConfigError, match="cannot import no_such_package"):
         read_rows(ProceduralSource(name="no_such_package:make"))

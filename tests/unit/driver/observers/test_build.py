@@ -55,8 +55,8 @@ def test_an_observer_of_ones_own_is_named_by_import_path(job_events, tmp_path):
     ("name", "complaint"),
     [
         ("jurnal", "built in are console, journal"),
-        ("no_such_module:Alert", "cannot be imported"),
-        ("rlhf_cluster.errors:Nothing", "cannot be imported"),
+        ("no_such_module:Alert", "cannot import no_such_module"),
+        ("rlhf_cluster.errors:ConfigErorr", "did you mean 'ConfigError'"),
         ("rlhf_cluster.errors:ConfigError", "on_event"),
     ],
 )
