@@ -46,13 +46,13 @@ def test_a_ranked_group_counts_as_its_pairs_and_equal_scores_as_half():
 
 def test_scores_that_mean_what_they_say_have_no_calibration_error():
     draw = np.random.default_rng(0)
-    margins = draw.normal(0, 2, 20_000)
+    margins = draw.normal(0, 2, 2000)
     first_wins = draw.random(len(margins)) < 1 / (1 + np.exp(-margins))
     groups = [
         scored(number, [1, 0] if wins else [0, 1], [margin, 0.0])
-        for number, (margin, wins) in enumerate(zip(margins[:4000], first_wins[:4000], strict=True))
+        for number, (margin, wins) in enumerate(zip(margins, first_wins, strict=True))
     ]
-    assert calibration_of(groups, score="score", seed=0).expected_error < 0.03
+    assert calibration_of(groups, score="score", seed=0).expected_error < 0.04
 
 
 def test_without_a_decided_pair_there_is_no_report():

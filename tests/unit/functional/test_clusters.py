@@ -45,12 +45,12 @@ def test_copies_of_a_prompts_value_make_nobody_surer():
 def test_nineteen_of_twenty_intervals_hold_the_truth():
     draw = np.random.default_rng(7)
     held = 0
-    for seed in range(200):
+    for seed in range(100):
         prompts = np.repeat(draw.normal(size=60), 4)  # how hard a prompt is, and the noise of each answer
         values = prompts + 0.5 * draw.normal(size=240)
         low, high = clustered_mean(values, np.repeat(np.arange(60), 4), seed=seed)[1:]
         held += low <= 0 <= high
-    assert 0.90 <= held / 200 <= 0.98
+    assert 0.89 <= held / 100 <= 0.99
 
 
 def test_a_ratio_counts_every_token_alike():
