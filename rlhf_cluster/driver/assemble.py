@@ -21,7 +21,8 @@ from rlhf_cluster.driver.feed import Feed
 from rlhf_cluster.driver.figures import RoleFigures, Statuses
 from rlhf_cluster.driver.fleet import Fleet
 from rlhf_cluster.driver.guards import Guards
-from rlhf_cluster.driver.ledger.ledger import Ledger
+from rlhf_cluster.driver.ledger.ledger import DIRECTORY, Ledger
+from rlhf_cluster.driver.ledger.reference_log import ReferenceLog
 from rlhf_cluster.driver.loop import Driver, Task
 from rlhf_cluster.driver.mailbox import Mailbox
 from rlhf_cluster.driver.pacing import Pacing
@@ -38,7 +39,7 @@ from rlhf_cluster.driver.untold import tell_untold
 from rlhf_cluster.driver.view import Views
 from rlhf_cluster.driver.workbench import Workbench
 from rlhf_cluster.errors import Fenced, LedgerCorrupt
-from rlhf_cluster.records import StepReport
+from rlhf_cluster.records import Batch, StepReport
 from rlhf_cluster.records.commands import Command
 from rlhf_cluster.records.events import Event, Notice, Phase
 from rlhf_cluster.records.members import JobView
@@ -118,7 +119,12 @@ def _feed(setting: Setting, fleet: Fleet, scoring: Scoring, *, ledger: Ledger, p
         return Rollouts(
             job, fleet, scoring, ledger=ledger, prompts=prompts.train, decode=prompts.decode, emit=emit, clock=clock
         )
-    return Recorded(job, scoring, ledger=ledger, examples=prompts.train, emit=emit, clock=clock)
+    examples = prompts.train
+    comes_again = job.train.num_steps * job.train.prompts_per_step > examples.num_rows
+    known = None
+    if comes_again and "reference" in job.algorithm.needs:
+        known = ReferenceLog(setting.job_dir / DIRECTORY, epoch=setting.claim.epoch)
+    return Recorded(job, scoring, ledger=ledger, examples=examples, known=known, emit=emit, clock=clock)
 
 
 def _tasks(setting: Setting, prompts: JobPrompts, sampler: Sampler, scoring: Scoring, fleet: Fleet) -> tuple[Task, ...]:
@@ -161,13 +167,11 @@ async def _learner(setting: Setting, roles: Roles, ledger: Ledger) -> LearnerRep
         )
     if step:
         setting.emit(Phase(time_s=setting.clock.time(), step=step, name="bringing the learner up to the ledger"))
-        replayed: dict[int, StepReport] = {}
-        learner.on_replayed = lambda report: replayed.update({report.step: report})
+        replayed: dict[int, tuple[Batch, StepReport]] = {}
+        learner.on_replayed = lambda batch, report: replayed.update({batch.step: (batch, report)})
         await learner.begin(step)
-        learner.on_replayed = lambda report: None
-        tell_untold(
-            setting.job, ledger, job_dir=setting.job_dir, replayed=replayed, emit=setting.emit, clock=setting.clock
-        )
+        learner.on_replayed = lambda batch, report: None
+        tell_untold(ledger, job_dir=setting.job_dir, replayed=replayed, emit=setting.emit, clock=setting.clock)
     return learner
 
 

@@ -249,7 +249,7 @@ class Driver:
             await self._save(await self._begin_checkpoint(), self.step)
             if self.step not in self.checkpoints.steps():
                 # Whatever was wrong with the learner is mended by asking it for something.
-                await self.learner.publish()
+                await self.learner.answered()
         if self.step not in self.checkpoints.steps():
             raise StorageError(
                 f"the checkpoint of step {self.step} could not be written in {MAX_LAST_SAVES} attempts; every batch is "

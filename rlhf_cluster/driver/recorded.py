@@ -1,7 +1,8 @@
 """Batches out of recorded data: demonstrations and preferences, in the order of their stream, each in one batch.
 
 consumes     examples of the stream, by number
-produces     groups with every column that the algorithm needs, each in the ledger before it is handed out
+produces     groups with every column that the algorithm needs, each in the ledger before it is handed out; drops those
+             that teach nothing, with the reason
 waits for    the reference scorers, which score a batch ahead while the learner learns; bounded there
 unblocked by their answer; `go_on` of a job that is paused
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,6 +30,7 @@ from rlhf_cluster.records.events import Event, GroupDropped
 
 if TYPE_CHECKING:
     from rlhf_cluster.driver.ledger.ledger import Ledger
+    from rlhf_cluster.driver.ledger.reference_log import ReferenceLog
 
 SOURCE = "data"
 """Stands in the ledger where the worker's name stands of what was generated."""
@@ -48,6 +50,8 @@ class _Ahead:
     """A batch that is ready, and what was passed over on the way to it."""
 
     groups: tuple[RolloutGroup, ...]
+    scored: Mapping[str, np.ndarray]
+    """By row, what the reference was asked for the sake of this batch."""
     dropped: tuple[tuple[RolloutGroup, str], ...]
     next_number: int
 
@@ -62,22 +66,23 @@ class Recorded:
         *,
         ledger: Ledger,
         examples: Examples,
+        known: ReferenceLog | None = None,
         emit: Callable[[Event], None],
         clock: Clock,
     ) -> None:
+        """`known` is where the reference's answers are kept for later epochs; without it each is asked for anew."""
         self.job = job
         self.paused = False
         self._scoring = scoring
         self._ledger = ledger
         self._examples = examples
+        self._known = known
         self._emit = emit
         self._clock = clock
         self._may_go_on = asyncio.Event()
         self._may_go_on.set()
         self._tally = Tally()
         self._num_dropped: Counter[str] = Counter()
-        self._reference_logprobs: dict[str, np.ndarray] = {}
-        """By row: the reference never changes, so an example is scored in its first epoch alone."""
         self._step = ledger.history.step
         self._ahead: asyncio.Task[_Ahead] | None = None
         self._next = self._go_on()
@@ -87,6 +92,8 @@ class Recorded:
         is gained by learning its head early."""
         await self._may_go_on.wait()
         ahead = await (self._ahead or self._prepare(self._next))
+        if self._known is not None:
+            self._known.keep(ahead.scored)
         for group, reason in ahead.dropped:
             self._drop(group, reason)
         ids = [group.request_id for group in ahead.groups]
@@ -102,7 +109,7 @@ class Recorded:
         return ahead.groups
 
     def pause(self) -> None:
-        self.paused = True
+        self.paused = self._tally.was_paused = True
         self._may_go_on.clear()
 
     def go_on(self) -> None:
@@ -136,6 +143,8 @@ class Recorded:
         if self._ahead is not None:
             self._ahead.cancel()
             await asyncio.gather(self._ahead, return_exceptions=True)
+        if self._known is not None:
+            self._known.close()
 
     def _go_on(self) -> int:
         """The number of the first example that is in no batch yet; what a former driver had begun with begins anew."""
@@ -157,21 +166,34 @@ class Recorded:
                     raise self._nothing_to_learn(dropped)
             else:
                 chosen.append(group)
-        return _Ahead(groups=tuple(await self._referenced(chosen)), dropped=tuple(dropped), next_number=number)
+        scored = await self._scored(chosen) if "reference" in self.job.algorithm.needs else {}
+        return _Ahead(
+            groups=tuple(self._with_reference(group, scored) for group in chosen),
+            scored=scored,
+            dropped=tuple(dropped),
+            next_number=number,
+        )
 
-    async def _referenced(self, groups: list[RolloutGroup]) -> list[RolloutGroup]:
-        if "reference" not in self.job.algorithm.needs:
-            return groups
-        known = self._reference_logprobs
-        unknown = [group for group in groups if _row(group) not in known]
+    async def _scored(self, groups: Sequence[RolloutGroup]) -> dict[str, np.ndarray]:
+        """The reference's log-probabilities of the rows that are not known, each asked for once."""
+        unknown = {
+            _row(group): group for group in groups if self._known is None or self._known.get(_row(group)) is None
+        }
         try:
-            scored = await self._scoring.referenced(unknown)
+            answers = await self._scoring.referenced(list(unknown.values()))
         except DeadlyGroup as error:
             raise RoleDied(f"example {error.group.prompt.prompt_id} kills reference scorers: {error}") from error
-        for group in scored:
-            assert group.reference_logprobs is not None, "the scorer fills the column"
-            known[_row(group)] = group.reference_logprobs
-        return [replace(group, reference_logprobs=known[_row(group)]) for group in groups]
+        found: dict[str, np.ndarray] = {}
+        for row, answer in zip(unknown, answers, strict=True):
+            assert answer.reference_logprobs is not None, "the scorer fills the column"
+            found[row] = answer.reference_logprobs
+        return found
+
+    def _with_reference(self, group: RolloutGroup, scored: Mapping[str, np.ndarray]) -> RolloutGroup:
+        found = scored.get(_row(group))
+        if found is None and self._known is not None:
+            found = self._known.get(_row(group))
+        return group if found is None else replace(group, reference_logprobs=found)
 
     def _drop(self, group: RolloutGroup, reason: str) -> None:
         prompt_id = group.prompt.prompt_id

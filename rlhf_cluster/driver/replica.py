@@ -53,15 +53,17 @@ class LearnerReplica:
         self.algorithm = job.algorithm
         """For the next batch: where a coefficient follows what is observed, no longer the job's own value."""
         self.on_mended: Callable[[WeightHandle], None] = lambda handle: None
-        """Gets the weights that a new group has published, in the place of those that went with the old one."""
+        """Gets the weights that a new group has published, in the place of those that went with the old one, if any."""
         self.until_saved: Callable[[], Awaitable[None]] = _at_once
         """Returns when no checkpoint is being written: a new one takes older ones away, and the batches since them."""
-        self.on_replayed: Callable[[StepReport], None] = lambda report: None
-        """Gets what a batch of the log gave when it was applied once more."""
+        self.on_replayed: Callable[[Batch, StepReport], None] = lambda batch, report: None
+        """Gets a batch of the log, and what it gave when it was applied once more."""
         self._ledger = ledger
         self._checkpoints = checkpoints
         self._emit = emit
         self._clock = clock
+        self._has_published = False
+        """Whether there may be workers that hold weights of a group, or look for them."""
         self._mending: asyncio.Task[None] | None = None
         """The mending under way, or the last one."""
 
@@ -97,10 +99,7 @@ class LearnerReplica:
         if path is not None:
             load = self.host.group.load(path)
             await self._bounded(load, self.job.limits.start_s, f"loading {path.name}", counts_tokens=False)
-            status = self.host.group.status()
-            self.num_applied = (
-                await self._bounded(status, self.job.limits.status_s, "status", counts_tokens=False)
-            ).version
+            self.num_applied = await self._version(self.host.group)
         loaded_s = self._clock.monotonic()
         num_replayed = num_steps - self.num_applied
         while self.num_applied < num_steps:
@@ -147,11 +146,16 @@ class LearnerReplica:
 
     async def publish(self) -> WeightHandle:
         handle = await self._surely(self._published)
+        self._has_published = True
         self._ledger.published(handle)
         return handle
 
     async def publish_full(self) -> WeightHandle:
         return await self._surely(lambda group: self._weights(group.publish_full(), "publishing weights whole"))
+
+    async def answered(self) -> None:
+        """Returns when a group has told that it holds all batches; one that does not answer is replaced."""
+        await self._surely(self._told)
 
     async def _surely(self, call: Callable[[LearnerGroup], Awaitable[Result]]) -> Result:
         """What `call` gives, from this group or the next. Errors that are not a role's (a loss that is not finite)
@@ -186,7 +190,7 @@ class LearnerReplica:
             await self.until_saved()
             try:
                 load_s, replay_s, num_replayed = await self._catch_up(target)
-                handle = await self._published(self.host.group)
+                handle = await self._published(self.host.group) if self._has_published else None
             except RoleError as again:
                 self.num_applied = target
                 error = again
@@ -202,14 +206,16 @@ class LearnerReplica:
                     num_replayed=num_replayed,
                 )
             )
-            self._ledger.published(handle)
-            self.on_mended(handle)
+            if handle is not None:
+                self._ledger.published(handle)
+                self.on_mended(handle)
             return
 
     async def _replay(self, step: int) -> None:
         group, algorithm = self.host.group, self.algorithm
         groups = await credited(algorithm, self._ledger.groups(step), score=lambda groups: self._scored(group, groups))
-        report = await self._update(group, Batch(step=step, groups=groups), algorithm)
+        batch = Batch(step=step, groups=groups)
+        report = await self._update(group, batch, algorithm)
         before = self._ledger.history.steps[step].learned
         logged = before[0].loss if before else None
         loss = float(report.metrics["learner/loss"])
@@ -221,7 +227,7 @@ class LearnerReplica:
             )
             self._emit(Notice(time_s=self._clock.time(), step=step, level="warning", text=text))
         self._ledger.learned(report)
-        self.on_replayed(report)
+        self.on_replayed(batch, report)
         self.num_applied = step + 1
         self.algorithm = algorithm.adapted(groups)
 
@@ -246,6 +252,16 @@ class LearnerReplica:
                 activity=activity,
             )
         return report
+
+    async def _version(self, group: LearnerGroup) -> int:
+        answer = group.status()
+        return (await self._bounded(answer, self.job.limits.status_s, "status", counts_tokens=False)).version
+
+    async def _told(self, group: LearnerGroup) -> None:
+        version, name = await self._version(group), self.host.worker_id
+        if version != self.num_applied:
+            told = f"{name} says that it holds version {version} after {self.num_applied} steps"
+            raise BadAnswer(told, role=ROLE, worker_id=name, activity="status")
 
     async def _published(self, group: LearnerGroup) -> WeightHandle:
         """Workers would refuse a version that goes back, and nobody could train on tokens of one from the future."""

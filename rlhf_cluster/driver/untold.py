@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf_cluster.config import JobConfig
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.driver.figures import batch_figures
 from rlhf_cluster.driver.observers import journal
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
 
 
 def tell_untold(
-    job: JobConfig,
     ledger: Ledger,
     *,
     job_dir: Path,
-    replayed: Mapping[int, StepReport],
+    replayed: Mapping[int, tuple[Batch, StepReport]],
     emit: Callable[[Event], None],
     clock: Clock,
 ) -> None:
-    """Oldest first; `replayed` is by batch. A step whose batch is settled was told before its checkpoint was written.
+    """Oldest first; `replayed` is by step, counted from 0. A step whose batch is settled was told before its
+    checkpoint was written.
 
     Call it before the driver's own first step, and where the job has a journal that the events go to.
     """
@@ -40,11 +39,25 @@ def tell_untold(
     if told is None:
         return
     for number in (each for each in known if each + 1 not in told):
+        if number in replayed:
+            batch, report = replayed[number]
+            emit(_step_done(batch, report.metrics, clock=clock))
+            continue
         try:
-            batch = Batch(step=number, groups=job.algorithm.credit(ledger.groups(number)))
+            # Without its credit: that may have been the work of a critic as it was then.
+            batch = Batch(step=number, groups=ledger.groups(number))
         except StorageError as error:
             text = f"what step {number + 1} measured was never told and is lost: {error}"
             emit(Notice(time_s=clock.time(), step=ledger.history.step, level="warning", text=text))
-            continue
-        metrics = batch_figures(batch) | (dict(replayed[number].metrics) if number in replayed else {})
-        emit(StepDone(time_s=clock.time(), step=number + 1, version=number + 1, metrics=metrics, groups=batch.groups))
+        else:
+            emit(_step_done(batch, {}, clock=clock))
+
+
+def _step_done(batch: Batch, metrics: Mapping[str, float], *, clock: Clock) -> StepDone:
+    return StepDone(
+        time_s=clock.time(),
+        step=batch.step + 1,
+        version=batch.step + 1,
+        metrics=batch_figures(batch) | dict(metrics),
+        groups=batch.groups,
+    )
