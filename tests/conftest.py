@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,21 @@ def word_world_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("RLHF_CLUSTER_HOME", str(home))
         registry.add("word-world", progress=lambda line: None)
     return home
+
+
+@pytest.fixture(scope="session")
+def my_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that holds the files which the pages show: the package `my_lab`, and jobs that use it."""
+    place, shown = (
+        tmp_path_factory.mktemp("outside"),
+        re.compile(r"^```\w+ file=(\S+)\n(.*?)^```", re.DOTALL | re.MULTILINE),
+    )
+    for page in (Path(__file__).parents[1] / "deploy" / "docs").glob("*.md"):
+        for name, text in shown.findall(page.read_text(encoding="utf-8")):
+            assert not (place / name).exists(), f"two pages show {name}"
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_text(text, encoding="utf-8")
+    return place
 
 
 def _postgresql_programs() -> Path | None:

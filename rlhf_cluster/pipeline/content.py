@@ -112,11 +112,14 @@ def _our_code() -> str:
 
 
 def _place_of(package: str) -> Path | None:
-    """Its directory, or its file where it is a single one; None where it is not found, as when it is built in."""
+    """Its directory, with `__init__.py` or without, or its file where it is a single one; None where it is not found,
+    as when it is built in."""
     spec = PathFinder.find_spec(package, [str(Path.cwd()), *sys.path])
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+    if spec is None:
         return None
-    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
 
 
 def _source_digest(places: Iterable[Path], *, root: Path) -> str:

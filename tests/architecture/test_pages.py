@@ -18,7 +18,7 @@ from rlhf_cluster.rewards.table import BUILT_IN
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "deploy" / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-BLOCK = re.compile(r"^```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```toml(?: file=\S+)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NAMED_TEST = re.compile(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`")
 COMMAND = re.compile(r"(?:^|`)rlhf ([a-z]+)", re.MULTILINE)
 
@@ -51,11 +51,11 @@ def test_every_verb_that_a_page_names_exists(page):
     ("page", "block"),
     [(page.name, block) for page in PAGES for block in BLOCK.findall(text(page))],
 )
-def test_every_job_every_part_of_one_and_every_pipeline_is_accepted(page, block, tmp_path):
-    # An algorithm from an outside package is run by tests/system/test_documented_runs.py.
-    shown = tomllib.loads(block.replace('"my_lab.rloo:RLOO"\ntis_cap', '"grpo"\ntis_cap'))
+def test_every_job_every_part_of_one_and_every_pipeline_is_accepted(page, block, my_lab, monkeypatch):
+    monkeypatch.syspath_prepend(my_lab)
+    shown = tomllib.loads(block)
     if "stages" in shown:
-        file = tmp_path / page.replace(".md", ".toml")
+        file = my_lab / page.replace(".md", ".toml")
         file.write_text(block)
         load_pipelines(file)
         return

@@ -10,7 +10,6 @@ import pytest
 from rlhf_cluster.records import events
 
 DOCS = Path(__file__).parents[2] / "deploy" / "docs"
-FILE = re.compile(r"^```python file=(\S+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"^\| `((?:driver|rollout|reward|learner|weights|eval|reference)/[\w/<>]+)` \|", re.MULTILINE)
 SMALL = (
     "runtime=local",
@@ -22,23 +21,12 @@ SMALL = (
 )
 
 
-@pytest.fixture
-def outside_package(tmp_path: Path) -> Path:
-    """A directory that holds the files which the pages show."""
-    for page in ("algorithms.md", "rewards.md"):
-        for name, source in FILE.findall((DOCS / page).read_text(encoding="utf-8")):
-            path = tmp_path / "outside" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(source, encoding="utf-8")
-    return tmp_path / "outside"
-
-
-def test_the_algorithm_and_the_rewards_shown_run_from_an_outside_package(rlhf, outside_package):
-    rewards = '[{function="my_lab.rewards:brief_answer", args={max_words=30}}, {function="my_lab.rewards:Thresholds"}]'
+def test_the_algorithm_and_the_rewards_shown_run_from_an_outside_package(rlhf, my_lab):
+    rewards = '[{function="my_lab.brevity:brief_answer", args={max_words=30}}, {function="my_lab.brevity:Thresholds"}]'
     algorithm = '{type="my_lab.rloo:RLOO", tis_cap=1.5}'
     done = rlhf(
         *("run", "word-world", *SMALL, f"rewards={rewards}", f"algorithm={algorithm}"),
-        env={"PYTHONPATH": str(outside_package)},
+        env={"PYTHONPATH": str(my_lab)},
     )
     assert done.code == 0, done.err
     for step in done.steps():
