@@ -127,7 +127,7 @@ def test_pairs_in_their_second_epoch_have_the_reference_of_their_first_whoever_d
     job = tmp_path / "dpo.toml"
     job.write_text(DPO.format(pairs=pairs))
     whole, killed = run_and_kill(str(job), tmp_path, home=word_world_home, first=4)
-    assert transitions(killed) == {"accept", "update", "publish", "save"}
+    assert transitions(killed) == {"accept", "update", "publish"}
     for job_dir in killed:
         assert_equal(job_dir, whole, num_steps=3)
     assert read_history(whole).published == {}, "nothing is generated, so no weights leave the learner"
