@@ -1,9 +1,10 @@
 """Runs a job to its end, then once for every transition: killed there as kill -9 would, and resumed.
 
-    python killed_driver.py JOB DIRECTORY [OVERRIDE ...]
+    python killed_driver.py JOB DIRECTORY FIRST [OVERRIDE ...]
 
 Everything heavy is imported once; each run is a forked process of its own that ends itself. Job directories are
-`whole/` and `killed-<number>-<transition>/` below DIRECTORY.
+`whole/` and `killed-<number>-<transition>/` below DIRECTORY. Transitions before the FIRST, counted from 1, are passed
+over.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from rlhf_cluster.driver.run import run_job
 KILLED = 9
 
 
-def main(job: str, directory: Path, overrides: list[str]) -> None:
+def main(job: str, directory: Path, first: int, overrides: list[str]) -> None:
     import transformers.models.llama.modeling_llama  # noqa: F401  what every run needs and takes seconds to import
 
     whole = directory / "whole"
     note = directory / "transitions"
     assert in_a_fork(job, whole, overrides, note=note) == 0
-    for number, transition in enumerate(note.read_text().split(), start=1):
+    for number, transition in list(enumerate(note.read_text().split(), start=1))[first - 1 :]:
         killed = directory / f"killed-{number}-{transition}"
         assert in_a_fork(job, killed, overrides, kill_at=number) == KILLED
         assert in_a_fork(job, killed, overrides) == 0, f"{killed} was not resumed"
@@ -66,4 +67,4 @@ def run(job: str, runs: Path, overrides: list[str], *, kill_at: int, note: Path 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,3 +80,38 @@ def test_tree_mask_shows_a_token_its_prompt_and_its_own_branch_only():
         [0, 0, 0, 0, 0, 1],
     ]
     assert tree_mask(branch_BT)[0, 0].int().tolist() == expected
+
+
+masked_groups = st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+@given(masked_groups, st.booleans(), st.integers(0, 2**32 - 1))
+def test_tokens_that_are_not_trained_on_are_inputs_and_no_targets(lengths, share_prompt, seed):
+    draw = np.random.default_rng(seed)
+    batch = [replace(group, loss_mask=draw.random(group.num_tokens) < 0.6) for group in groups(lengths)]
+    rows = rows_of(batch, share_prompt=share_prompt, max_row_tokens=20)
+    masked = build_microbatch(batch, rows)
+    whole = build_microbatch(groups(lengths), rows)
+    for inputs in ("token_ids_BT", "position_ids_BT", "branch_BT", "row_S", "completion_S"):
+        assert (getattr(masked, inputs) == getattr(whole, inputs)).all(), inputs
+    trained = np.concatenate([group.loss_mask for group in batch])[whole.origin_N]
+    for column in ("source_N", "target_N", "sequence_N"):
+        assert (getattr(masked, column) == getattr(whole, column)[trained]).all(), column
+    assert sorted(masked.origin_N.tolist()) == list(range(sum(group.num_trained_tokens for group in batch)))
+    tokens = np.concatenate([group.trained(group.token_ids) for group in batch])
+    assert (tokens[masked.origin_N] == masked.target_N).all()
+
+
+@given(masked_groups, st.booleans())
+def test_with_its_last_token_a_completion_is_whole_among_the_inputs(lengths, share_prompt):
+    batch = groups(lengths)
+    rows = rows_of(batch, share_prompt=share_prompt, max_row_tokens=20, with_last=True)
+    microbatch = build_microbatch(batch, rows, with_last=True)
+    flat = microbatch.token_ids_BT.reshape(-1)
+    lasts = np.concatenate([np.cumsum(group.lengths) - 1 for group in batch])
+    starts = np.cumsum([0, *(group.num_tokens for group in batch)])[:-1]
+    lasts += np.repeat(starts, [group.num_completions for group in batch])
+    tokens = np.concatenate([group.token_ids for group in batch])
+    assert (flat[microbatch.last_S] == tokens[lasts[microbatch.completion_S]]).all()
+    num_inputs = sum(len(batch[row.group].prompt.token_ids) for row in rows) + len(tokens)
+    assert (microbatch.branch_BT != PADDING).sum() == num_inputs

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf_cluster.algorithms import DPO, KTO, ORPO, Algorithm, RewardModel, SimPO
+from rlhf_cluster.algorithms import DPO, KTO, ORPO, SFT, Algorithm, RewardModel, SimPO
 from rlhf_cluster.learner.rank import LearnerRank
 from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
 from rlhf_cluster.learner.spec import LearnerSpec
@@ -118,3 +118,76 @@ def test_a_policy_that_is_its_reference_begins_without_a_margin(model_path, pair
     (first,) = losses(model_path, algorithm, pairs, num_steps=1)
     assert first["learner/margin"] == pytest.approx(0.0, abs=1e-5)
     assert first["learner/loss"] == pytest.approx(np.log(2) if algorithm.type == "dpo" else 0.5, abs=1e-5)
+
+
+def classified(model_path, group: RolloutGroup) -> torch.Tensor:
+    """Scores as transformers gives them, of all completions at once with padding on the right."""
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(model_path)
+    rows = [[*group.prompt.token_ids.tolist(), *tokens.tolist()] for tokens in group.completions()]
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[model.config.pad_token_id] * (width - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    with torch.no_grad():
+        return model(ids, attention_mask=mask).logits[:, 0]
+
+
+def test_a_reward_model_that_was_saved_scores_in_transformers_as_the_learner_does(model_path, pairs, tmp_path):
+    algorithm = RewardModel()
+    rank = open_rank(model_path, algorithm, microbatch_tokens=32)
+    for step in range(3):
+        rank.update(algorithm, Batch(step=step, groups=algorithm.credit(pairs)))
+    rank.snapshot(with_state=True).write(tmp_path)
+    for group in rank.score(pairs):
+        assert np.ptp(group.rewards) > 1e-2
+        assert group.rewards == pytest.approx(classified(tmp_path, group).numpy(), abs=1e-5)
+    other = open_rank(model_path, algorithm)
+    other.load(tmp_path)
+    again = [each.update(algorithm, Batch(step=3, groups=algorithm.credit(pairs))) for each in (rank, other)]
+    assert again[0].metrics["learner/loss"] == pytest.approx(again[1].metrics["learner/loss"], abs=1e-6)
+
+
+def test_only_the_head_and_the_last_layers_of_a_reward_model_move_when_told_so(model_path, pairs):
+    rank = open_rank(model_path, RewardModel(), train_last_layers=1)
+    before = {name: each.detach().clone() for name, each in rank.network.exported.named_parameters()}
+    rank.update(RewardModel(), Batch(step=0, groups=RewardModel().credit(pairs)))
+    moved = {name for name, each in rank.network.exported.named_parameters() if not torch.equal(each, before[name])}
+    assert {"score.weight", "model.norm.weight"} <= moved
+    assert all(name.startswith(("model.layers.1.", "model.norm", "score")) for name in moved)
+
+
+@pytest.mark.parametrize("algorithm", [DPO(beta=0.5), ORPO(), RewardModel()], ids=lambda a: a.type)
+@pytest.mark.parametrize("settings", [{"packing": "padded"}, {"microbatch_tokens": 16}], ids=str)
+def test_no_layout_divides_a_pair_or_changes_what_is_learned(model_path, pairs, algorithm, settings):
+    expected = losses(model_path, algorithm, pairs, num_steps=2)
+    found = losses(model_path, algorithm, pairs, num_steps=2, **settings)
+    for whole, parts in zip(expected, found, strict=True):
+        assert parts["learner/loss"] == pytest.approx(whole["learner/loss"], rel=1e-4)
+        assert parts["learner/grad_norm"] == pytest.approx(whole["learner/grad_norm"], rel=1e-3)
+
+
+def test_what_is_assessed_is_the_loss_of_the_step_that_would_follow_and_changes_nothing(model_path, pairs):
+    for algorithm in (DPO(beta=0.5), RewardModel()):
+        rank, credited = open_rank(model_path, algorithm), algorithm.credit(pairs)
+        figures = rank.assess(algorithm, credited)
+        assert rank.assess(algorithm, credited) == figures
+        report = rank.update(algorithm, Batch(step=0, groups=credited))
+        assert {name: report.metrics[name] for name in figures} == pytest.approx(figures, abs=1e-6)
+
+
+def test_tokens_outside_of_the_loss_mask_pull_at_nothing(model_path, pairs):
+    """A chat of two turns: what the user says between is read and not learned."""
+    from transformers import AutoModelForCausalLM
+
+    group = pairs[0]
+    mask = np.ones(group.num_tokens, bool)
+    mask[[1, 4, 5]] = False
+    masked = replace(group, loss_mask=mask)
+    model = AutoModelForCausalLM.from_pretrained(model_path)
+    loss = -torch.cat(plain_logprobs(model, group))[torch.from_numpy(mask)].mean()
+    loss.backward()
+    norm = torch.stack([each.grad.norm() for each in model.parameters()]).norm()
+    (first,) = losses(model_path, SFT(), (masked,), num_steps=1)
+    assert first["learner/loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert first["learner/grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
