@@ -46,6 +46,7 @@ def _drive(job_dir: Path, *, take_over: bool, output: str) -> int | None:
     job = read_job(job_dir)
     view = read_view(job_dir)
     if view is not None and view.state == "succeeded" and view.step >= job.train.num_steps:
-        text = f"nothing to go on with: the job of {job_dir} has done all its {job.train.num_steps} steps"
+        done = f"done all its {job.train.num_steps} steps" if job.trains else "generated all that it was asked for"
+        text = f"nothing to go on with: the job of {job_dir} has {done}"
         return emit({"job_dir": str(job_dir), "answer": text}, output=output, text=lambda: text)
     return run_to_end(job, output=output, job_dir=job_dir.resolve(), take_over=take_over)

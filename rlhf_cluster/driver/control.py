@@ -64,6 +64,11 @@ class Control:
         return ConfigError(f"no worker {worker_id!r} can be {done} now{hint}")
 
     def _pause(self, command: Pause) -> str:
+        if self._driver.step >= self._driver.job.train.num_steps:
+            raise ConfigError(
+                "all steps are done, and what is generated now cannot be paused: stop the job, and `rlhf resume` goes "
+                "on where it ended"
+            )
         self._driver.feed.pause()
         return f"paused at step {self._driver.step}: no new prompts go out, what is under way is finished and kept"
 
@@ -74,6 +79,8 @@ class Control:
         return f"resumed at step {self._driver.step}"
 
     def _checkpoint(self, command: Checkpoint) -> str:
+        if not self._driver.job.trains:
+            raise ConfigError("the job trains nothing, so there is no checkpoint to write")
         self._driver.wants_checkpoint = True
         paused = ", once the job goes on: it is paused" if self._driver.feed.paused else ""
         return f"a checkpoint is written after step {max(1, self._driver.step_under_way)}{paused}"
@@ -82,5 +89,7 @@ class Control:
         self._stop.set()
         # A paused job would not finish its step.
         self._driver.feed.go_on()
+        if not self._driver.job.trains:
+            return "the job ends once what is at hand is written"
         step = self._driver.step_under_way
         return f"the job ends after step {step}, with a checkpoint" if step else "the job ends before its first step"

@@ -81,7 +81,8 @@ async def _run(setting: Setting) -> JobEnded:
             "failed", f"stopped after step {account.step} by the guard {guard.guard}: {guard.sentence}"
         )
     if not driver.is_finished:
-        return account.ended("interrupted", f"stopped after step {account.step}")
+        message = f"stopped after step {account.step}" if job.trains else "stopped; what was generated is kept"
+        return account.ended("interrupted", message)
     return account.ended("succeeded", f"{job.train.num_steps} steps done" if job.trains else "all is generated")
 
 

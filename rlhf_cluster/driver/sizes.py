@@ -194,7 +194,8 @@ class Sizes:
     def _pool(self, role: str) -> Pool:
         if role not in self._pools:
             hint = did_you_mean(role, self._pools)
-            raise ConfigError(f"role {role!r} cannot be scaled in this job{hint}; it has {', '.join(self._pools)}")
+            has = ", ".join(self._pools) or "a learner alone, of a fixed size"
+            raise ConfigError(f"role {role!r} cannot be scaled in this job{hint}; it has {has}")
         return self._pools[role]
 
 
