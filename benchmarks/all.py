@@ -25,8 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m", help="a name from `rlhf models list`, or a directory")
     parser.add_argument("--trl-python", help="the python of an environment that holds TRL; left out, TRL is too")
+    parser.add_argument("--alignment", action="store_true", help="SFT and DPO beside TRL too: half an hour more")
     parser.add_argument("--workloads", nargs="+", choices=ROUNDS, default=list(ROUNDS))
     arguments = parser.parse_args()
+    if arguments.alignment and not arguments.trl_python:
+        parser.error("--alignment compares with TRL: give --trl-python")
     from rlhf_cluster.models.registry import resolve
 
     model = str(resolve(arguments.model))
@@ -39,6 +42,8 @@ def main() -> None:
     run("handover.py", "--model", model, "--steps=5")
     print("\n== cold start and memory", flush=True)
     run("cold_start.py", "--model", model)
+    if arguments.alignment:
+        run("alignment.py", "--model", model, "--trl-python", arguments.trl_python)
     print("\n== driver at scale, on simulated workers", flush=True)
     run("scale.py", "--quick")
 

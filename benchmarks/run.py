@@ -76,8 +76,13 @@ class ContenderFailed(RuntimeError):
 def run_contender(
     contender: Contender, *, model: Path, workload: str, num_steps: int, environment: dict[str, str]
 ) -> tuple[Measurement, float]:
-    """One run in its own process group: its measurement and the CPU-seconds of the whole process, start-up included."""
+    """One run: its measurement and the CPU-seconds of the whole process, start-up included."""
     command = [*contender.command, "--model", str(model), "--workload", workload, "--steps", str(num_steps), "--json"]
+    return run_command(contender.name, command, environment=environment)
+
+
+def run_command(name: str, command: list[str], *, environment: dict[str, str]) -> tuple[Measurement, float]:
+    """A contender's command in its own process group. Raises `ContenderFailed`."""
     cpu_s_before = _children_cpu_s()
     process = subprocess.Popen(
         command,
@@ -92,9 +97,9 @@ def run_contender(
     except subprocess.TimeoutExpired as error:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise ContenderFailed(f"{contender.name} took longer than {RUN_TIMEOUT_S} s; give fewer --steps") from error
+        raise ContenderFailed(f"{name} took longer than {RUN_TIMEOUT_S} s; give fewer --steps") from error
     if process.returncode != 0 or not output.strip():
-        raise ContenderFailed(f"{contender.name} ended with {process.returncode}; the end of its log:\n{log[-2000:]}")
+        raise ContenderFailed(f"{name} ended with {process.returncode}; the end of its log:\n{log[-2000:]}")
     return Measurement.from_json(output.strip().splitlines()[-1]), _children_cpu_s() - cpu_s_before
 
 
