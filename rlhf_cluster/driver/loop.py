@@ -177,9 +177,9 @@ class Driver:
             "driver/step_s": watch.total(),
             "driver/groups_queued": float(self.feed.line().num_complete),
         }
-        if adopted:
-            metrics["weights/probe_gap"] = max(proof.probe_gap for proof in adopted)
-            metrics["weights/adopt_s"] = max(proof.adopt_s for proof in adopted)
+        if self._workers_follow:
+            metrics["weights/probe_gap"] = max((proof.probe_gap for proof in adopted), default=0.0)
+            metrics["weights/adopt_s"] = max((proof.adopt_s for proof in adopted), default=0.0)
         if not tally.was_paused and self._workers_follow:
             metrics |= self.pacing.observe(metrics, step=self.step)
         done = StepDone(

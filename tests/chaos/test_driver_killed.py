@@ -140,7 +140,8 @@ def test_a_critic_and_a_moving_coefficient_go_on_where_they_were(word_world_home
     assert transitions(killed) == {"accept", "update", "publish", "adopt", "save"}
     for job_dir in killed:
         assert_equal(job_dir, whole, num_steps=2)
-        assert coefficients(job_dir) == coefficients(whole)
+        # One that was killed while it wrote its first checkpoint has only the last.
+        assert coefficients(job_dir) == coefficients(whole)[-len(coefficients(job_dir)) :]
     first, second = coefficients(whole)
     assert first != 0.2
     assert second != first

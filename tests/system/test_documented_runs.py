@@ -37,6 +37,7 @@ def test_the_algorithm_and_the_rewards_shown_run_from_an_outside_package(rlhf, m
 
 def test_every_metric_that_a_job_reports_is_documented_and_every_documented_one_is_reported(rlhf):
     kl = ("algorithm.kl_coef=0.01", "reference.precision=fp32", "algorithm.keep_zero_variance=true")
+    kl = (*kl, "evaluation.reference=true")
     done = rlhf("run", "word-world", *SMALL, *kl, 'rewards.0.name="rubric"')
     assert done.code == 0, done.err
     reported = {

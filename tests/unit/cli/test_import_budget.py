@@ -52,7 +52,7 @@ def test_help_loads_nothing_but_click():
         (["pause", "./no-such-job"], 3),
         (["checkpoint", "./no-such-job"], 3),
         (["stop", "./no-such-job"], 3),
-        (["pipeline", "plan", "no-such.toml"], 3),
+        (["pipeline", "plan", "no-such.toml"], 2),
         (["pipeline", "lineage", "no-such-model"], 3),
     ],
 )

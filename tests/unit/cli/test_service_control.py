@@ -85,7 +85,7 @@ def test_a_job_that_waits_keeps_the_size_for_its_driver(rlhf, service):
 
 
 def test_one_size_that_is_refused_keeps_no_other_back(rlhf, service):
-    job_id = service.run(service.submit("partly", "rewards=[]", 'algorithm.type="sft"'))
+    job_id = service.run(service.submit("partly", "rewards=[]", 'algorithm.type="sft"', "train.learn_from=rollouts"))
     with service.driver(job_id, says="no room", ok=False):
         code, _, err = rlhf("scale", job_id, "rollout=4")
     assert (code, err) == (1, "Error: rollout=4: no room\n")

@@ -114,6 +114,7 @@ def test_the_list_shows_known_and_added_models(local_model):
     assert [(record.name, record.present) for record in list_models()] == [
         ("smollm2-135m", False),
         ("word-world", False),
+        ("word-world-base", False),
     ]
     add("mine", source=local_model, progress=quiet)
     mine = list_models()[-1]
