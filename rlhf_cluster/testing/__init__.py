@@ -3,7 +3,7 @@
 from rlhf_cluster.testing.clock import FakeClock
 from rlhf_cluster.testing.groups import make_group
 from rlhf_cluster.testing.jobs import make_job
-from rlhf_cluster.testing.models import save_tiny_model
+from rlhf_cluster.testing.models import save_tiny_model, save_tiny_tokenizer
 from rlhf_cluster.testing.roles import (
     BareSpecs,
     FakeLearnerRank,
@@ -25,5 +25,6 @@ __all__ = [
     "make_job",
     "rewards_that_differ",
     "save_tiny_model",
+    "save_tiny_tokenizer",
     "scripted_worker",
 ]

@@ -29,3 +29,13 @@ def save_tiny_model(path: Path, *, seed: int = 0, num_layers: int = 2, tied: boo
     )
     LlamaForCausalLM(config).save_pretrained(path)
     return path
+
+
+def save_tiny_tokenizer(path: Path) -> None:
+    """Beside it: token n is the word `wn`. From a tokenizer a reward model learns which token pads."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"w{number}": number for number in range(VOCAB_SIZE)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=f"w{VOCAB_SIZE - 1}"))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="w0", eos_token="w1").save_pretrained(path)

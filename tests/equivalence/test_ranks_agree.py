@@ -3,28 +3,77 @@
 from __future__ import annotations
 
 import multiprocessing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rlhf_cluster.algorithms import GRPO
+from rlhf_cluster.algorithms import DPO, GRPO, PPO, Algorithm, RewardModel
 from rlhf_cluster.errors import StepRefused
 from rlhf_cluster.learner.role import LearnerRole
 from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
 from rlhf_cluster.learner.spec import LearnerSpec
 from rlhf_cluster.models.settings import LoraSettings
 from rlhf_cluster.records import Batch, StepReport
-from rlhf_cluster.testing import make_group, save_tiny_model
+from rlhf_cluster.testing import make_group, save_tiny_model, save_tiny_tokenizer
 
 NUM_STEPS = 3
+FIGURES = ("learner/loss", "learner/grad_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What is trained, as which of its figures has to agree besides `FIGURES`."""
+
+    algorithm: Algorithm
+    figures: tuple[str, ...]
+    lora: LoraSettings | None = None
+
+    @property
+    def is_policy(self) -> bool:
+        return self.algorithm.model == "policy"
+
+
+OF_TOKENS = ("learner/entropy", "learner/mismatch_kl")
+GRPO_WHOLE = Kind(algorithm=GRPO(), figures=OF_TOKENS)
+KINDS = (
+    GRPO_WHOLE,
+    Kind(algorithm=GRPO(), figures=OF_TOKENS, lora=LoraSettings(rank=4)),
+    Kind(algorithm=PPO(kl_coef=0.1, num_epochs=2, num_minibatches=2), figures=("learner/value_loss",)),
+    Kind(algorithm=DPO(), figures=("learner/margin", "learner/accuracy")),
+    Kind(algorithm=RewardModel(), figures=("learner/margin", "learner/accuracy")),
+)
 
 
 def batch(step: int) -> Batch:
     # Five groups, so that two ranks cannot share them evenly, and a last step with fewer rows than ranks.
     lengths = [(3, 7, 1), (5, 5, 9), (20, 1), (4, 4), (2, 2, 2)] if step < NUM_STEPS - 1 else [(6, 2)]
     return Batch(step=step, groups=tuple(make_group(ls, request_id=n) for n, ls in enumerate(lengths)))
+
+
+def pairs(step: int) -> Batch:
+    """The first two completions of each group, the first preferred."""
+    groups = [group.select(np.arange(group.num_completions) < 2) for group in batch(step).groups]
+    return Batch(step=step, groups=tuple(replace(group, rewards=np.array([1, 0], np.float32)) for group in groups))
+
+
+async def update(role: LearnerRole, algorithm: Algorithm, step: int) -> StepReport:
+    if algorithm.model == "reward_model" or algorithm.type == "dpo":
+        return await role.update(algorithm, Batch(step=step, groups=algorithm.credit(pairs(step).groups)))
+    if "value" in algorithm.needs:
+        valued = await role.score(batch(step).groups)
+        return await role.update(algorithm, Batch(step=step, groups=algorithm.credit(valued)))
+    return await role.update(algorithm, batch(step))
+
+
+async def told(role: LearnerRole, kind: Kind) -> np.ndarray:
+    """Every value of the critic or score of the reward model, on each rank the whole; of a policy nothing."""
+    if kind.is_policy:
+        return np.zeros(0)
+    groups = await role.score(pairs(0).groups)
+    columns = [group.values if group.values is not None else group.rewards for group in groups]
+    return np.concatenate(columns)
 
 
 def poisoned() -> Batch:
@@ -42,8 +91,8 @@ async def is_refused(role: LearnerRole) -> bool:
 
 
 def train(
-    model_path: Path, *, rank: int, num_ranks: int, meeting_point: str | None, lora: LoraSettings | None = None
-) -> tuple[list[StepReport], str]:
+    model_path: Path, kind: Kind, *, rank: int, num_ranks: int, meeting_point: str | None
+) -> tuple[list[StepReport], dict[str, np.ndarray], np.ndarray]:
     import asyncio
 
     from rlhf_cluster.weights.filesystem import FilesystemTransport
@@ -53,7 +102,7 @@ def train(
             backend="ddp" if num_ranks > 1 else "plain",
             num_ranks=num_ranks,
             precision="fp32",
-            lora=lora,
+            lora=kind.lora,
             microbatch_tokens=32,
             optimizer=OptimizerSettings(lr=1e-3),
             collective_timeout_s=120,
@@ -65,21 +114,26 @@ def train(
         serving_dtype="float32",
         probe_token_ids=np.arange(2, 10, dtype=np.int32),
         probe_tolerance=1e-3,
+        model=kind.algorithm.model,
     )
     transport = FilesystemTransport(model_path / f"weights-{num_ranks}-{rank}")
 
-    async def steps() -> tuple[list[StepReport], str]:
+    async def steps() -> tuple[list[StepReport], dict[str, np.ndarray], np.ndarray]:
         role = LearnerRole(spec, rank=rank, num_ranks=num_ranks, transport=transport)
         await role.start(meeting_point)
-        reports = [await role.update(GRPO(), batch(step)) for step in range(NUM_STEPS)]
-        # Each rank counts its share as it goes, and at the end of a step all of it.
-        assert (await role.status()).tokens_total == sum(batch(step).num_tokens for step in range(NUM_STEPS))
-        assert await is_refused(role)
-        await role.save(saved_by(model_path, num_ranks=num_ranks), with_state=True)
-        handle = await role.publish()
-        weights = {name: tensor.numpy().copy() for name, tensor in _weights(handle, transport)} if handle else {}
+        reports = [await update(role, kind.algorithm, step) for step in range(NUM_STEPS)]
+        weights: dict[str, np.ndarray] = {}
+        if kind.is_policy and kind.algorithm.type == "grpo":
+            # Each rank counts its share as it goes, and at the end of a step all of it.
+            assert (await role.status()).tokens_total == sum(batch(step).num_tokens for step in range(NUM_STEPS))
+            assert await is_refused(role)
+            await role.save(saved_by(model_path, num_ranks=num_ranks), with_state=True)
+        if kind.algorithm.model != "reward_model":
+            handle = await role.publish()
+            weights = {name: tensor.numpy().copy() for name, tensor in _weights(handle, transport)} if handle else {}
+        found = await told(role, kind)
         await role.close()
-        return reports, weights
+        return reports, weights, found
 
     return asyncio.run(steps())
 
@@ -96,41 +150,45 @@ def saved_by(model_path: Path, *, num_ranks: int) -> Path:
     return path
 
 
-def second_rank(model_path: Path, meeting_points: dict[LoraSettings | None, str]) -> None:
-    for lora, meeting_point in meeting_points.items():
-        train(model_path, rank=1, num_ranks=2, meeting_point=meeting_point, lora=lora)
+def second_rank(model_path: Path, meeting_points: tuple[str, ...]) -> None:
+    for kind, meeting_point in zip(KINDS, meeting_points, strict=True):
+        train(model_path, kind, rank=1, num_ranks=2, meeting_point=meeting_point)
 
 
 def test_two_ranks_train_as_one_does(tmp_path):
     model_path = save_tiny_model(tmp_path / "model")
-    kinds = (None, LoraSettings(rank=4))
-    alone = [train(model_path, rank=0, num_ranks=1, meeting_point=None, lora=lora) for lora in kinds]
-    meeting_points = {lora: f"file://{tmp_path / f'meet-{number}'}" for number, lora in enumerate(kinds)}
+    save_tiny_tokenizer(model_path)
+    alone = [train(model_path, kind, rank=0, num_ranks=1, meeting_point=None) for kind in KINDS]
+    meeting_points = tuple(f"file://{tmp_path / f'meet-{number}'}" for number in range(len(KINDS)))
     other = multiprocessing.get_context("spawn").Process(target=second_rank, args=(model_path, meeting_points))
     other.start()
     try:
         together = [
-            train(model_path, rank=0, num_ranks=2, meeting_point=meeting_points[lora], lora=lora) for lora in kinds
+            train(model_path, kind, rank=0, num_ranks=2, meeting_point=meeting_point)
+            for kind, meeting_point in zip(KINDS, meeting_points, strict=True)
         ]
         other.join(timeout=60)
         assert other.exitcode == 0
     finally:
         other.kill()
         other.join()
-    for one, two in zip(alone, together, strict=True):
-        assert_agree(one, two)
+    for kind, one, two in zip(KINDS, alone, together, strict=True):
+        assert_agree(kind, one, two)
     files = [{file.name for file in saved_by(model_path, num_ranks=num_ranks).iterdir()} for num_ranks in (1, 2)]
     assert files[1] - files[0] == {"generators_rank-1.pt"}
 
 
-def assert_agree(alone, together) -> None:
-    (alone, alone_weights), (together, together_weights) = alone, together
+def assert_agree(kind: Kind, alone, together) -> None:
+    (alone, alone_weights, alone_told), (together, together_weights, together_told) = alone, together
+    name_of_kind = kind.algorithm.type
     for one, two in zip(alone, together, strict=True):
-        for name in ("learner/loss", "learner/grad_norm", "learner/entropy", "learner/mismatch_kl"):
-            assert two.metrics[name] == pytest.approx(one.metrics[name], rel=1e-5, abs=1e-6), name
+        for name in (*FIGURES, *kind.figures):
+            assert two.metrics[name] == pytest.approx(one.metrics[name], rel=2e-5, abs=1e-6), (name_of_kind, name)
+    assert together_told == pytest.approx(alone_told, abs=1e-4), name_of_kind
+    assert kind.is_policy or np.ptp(alone_told) > 1e-2, "something was learned that could differ"
     for name, tensor in alone_weights.items():
         # Adam divides a gradient by its own size, so where it is nearly zero a rounding shows: one weight in 10,000, by
         # a few per cent of a step, as between any two layouts of the same batch on one rank.
         difference = np.abs(together_weights[name] - tensor)
-        assert difference.max() < 1e-4, name
-        assert (difference > 2e-6).sum() <= 4, name
+        assert difference.max() < 1e-4, (name_of_kind, name)
+        assert (difference > 2e-6).sum() <= 4, (name_of_kind, name)

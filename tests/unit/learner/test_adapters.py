@@ -20,7 +20,7 @@ from rlhf_cluster.models.load import load_causal_lm, load_reward_model
 from rlhf_cluster.models.lora import is_adapter
 from rlhf_cluster.models.settings import LoraSettings
 from rlhf_cluster.records import Batch
-from rlhf_cluster.testing import make_group, save_tiny_model
+from rlhf_cluster.testing import make_group, save_tiny_model, save_tiny_tokenizer
 from rlhf_cluster.weights.flat import unflatten, verify
 from rlhf_cluster.weights.memory import MemoryTransport
 
@@ -30,16 +30,14 @@ LORA = LoraSettings(rank=4)
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):
-    """With a tokenizer: from it a reward model learns which token pads. Its dropout is not to be noticed."""
-    from tokenizers import Tokenizer, models
-    from transformers import AutoConfig, PreTrainedTokenizerFast
+    """Its dropout is not to be noticed."""
+    from transformers import AutoConfig
 
     path = save_tiny_model(tmp_path_factory.mktemp("tiny"))
     config = AutoConfig.from_pretrained(path)
     config.attention_dropout = 0.5
     config.save_pretrained(path)
-    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(64)}, unk_token="w63"))
-    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="w0", eos_token="w1").save_pretrained(path)
+    save_tiny_tokenizer(path)
     return path
 
 

@@ -13,7 +13,7 @@ from rlhf_cluster.learner.rank import LearnerRank
 from rlhf_cluster.learner.settings import LearnerSettings, OptimizerSettings
 from rlhf_cluster.learner.spec import LearnerSpec
 from rlhf_cluster.records import Batch, RolloutGroup
-from rlhf_cluster.testing import make_group, save_tiny_model
+from rlhf_cluster.testing import make_group, save_tiny_model, save_tiny_tokenizer
 from rlhf_cluster.weights.memory import MemoryTransport
 
 LENGTHS = [(3, 7), (5, 2), (1, 4), (6, 6)]
@@ -21,13 +21,8 @@ LENGTHS = [(3, 7), (5, 2), (1, 4), (6, 6)]
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):
-    """With a tokenizer: from it a reward model learns which token pads."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
     path = save_tiny_model(tmp_path_factory.mktemp("tiny"))
-    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(64)}, unk_token="w63"))
-    PreTrainedTokenizerFast(tokenizer_object=words, bos_token="w0", eos_token="w1").save_pretrained(path)
+    save_tiny_tokenizer(path)
     return path
 
 

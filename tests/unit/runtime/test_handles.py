@@ -96,13 +96,13 @@ def publish(cluster):
     return put
 
 
-def rollout_requests(num: int = 3) -> list[RolloutRequest]:
+def rollout_requests(num: int = 3, *, max_new_tokens: int = 6) -> list[RolloutRequest]:
     return [
         RolloutRequest(
             request_id=number,
             prompt=Prompt(prompt_id=f"{number}/0", text="", token_ids=np.array([2, number], np.int32)),
             num_completions=2,
-            sampling=Sampling(max_new_tokens=6),
+            sampling=Sampling(max_new_tokens=max_new_tokens),
             seed=number,
         )
         for number in range(num)
@@ -248,9 +248,11 @@ def test_a_worker_that_dies_while_it_streams_ends_the_stream(call, cluster, publ
     handle = call(cluster.open(replace(worker_spec, worker_id="rollout-5")))
     call(handle.adopt(publish(1)))
     process_id = call(handle.status()).process_id
+    # One is done at once, and the others would be after twenty seconds: death cannot come too late.
+    requests = [*rollout_requests(1), *rollout_requests(8, max_new_tokens=10_000)[1:]]
 
     async def read() -> None:
-        async for _ in handle.run(rollout_requests(8)):
+        async for _ in handle.run(requests):
             os.kill(process_id, signal.SIGKILL)
 
     with pytest.raises(RoleDied, match="rollout worker rollout-5 died during run"):

@@ -48,6 +48,7 @@ def test_its_end_answers_those_who_wait_for_commands_and_ends_streams_at_once(tm
         with live.client() as client, client.stream("GET", STREAM) as stream:
             told = messages(stream)
             assert next(told).retry
+            until(lambda: len(live.server.server_state.tasks) == 2)  # both requests are under way
             live.server.should_exit = True
             assert list(told) == []  # it ends, and is not broken off
         waiting.join(BOUND_S)
