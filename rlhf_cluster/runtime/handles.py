@@ -6,7 +6,7 @@ What any other error becomes is decided in the actor, see `runtime/host.py`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,12 @@ class RemoteLearnerRank(RemoteRole):
 
     async def update(self, algorithm: Any, batch: Batch) -> StepReport:
         return await self._call("update", algorithm, batch)
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:
+        return await self._call("score", tuple(groups))
+
+    async def assess(self, algorithm: Any, groups: Sequence[RolloutGroup]) -> Mapping[str, float]:
+        return await self._call("assess", algorithm, tuple(groups))
 
     async def publish(self) -> WeightHandle | None:
         return await self._call("publish")

@@ -35,7 +35,7 @@ def live(word_world_home, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("max_staleness", [0, 2])
+@pytest.mark.parametrize("max_staleness", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_each_role_is_killed_in_turn_and_the_job_ends_well(live, max_staleness):
     job = live("train.num_steps=60", f"train.max_staleness={max_staleness}", "rollout.num_workers=2")
     hit = []

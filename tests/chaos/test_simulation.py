@@ -20,9 +20,9 @@ from rlhf_cluster.testing.fleet import Pace, lognormal
 
 from .simulated_job import Killed, SimulatedJob
 
-NUM_BLOCKS = 10
 BLOCK = 100
-"""Seeds of a block; all of them are the thousand."""
+BLOCKS = [*range(4), *(pytest.param(block, marks=pytest.mark.long) for block in range(4, 10))]
+"""Of so many seeds each: four hundred in `make test`, and with `make test-long` the thousand."""
 NUM_STEPS = 4
 ENDS = {"done", "BudgetSpent", "TooManyInvalid", "DataError"}
 """A job ends well, or says that its roles were lost too often, that its rewards fail, or that prompts teach nothing."""
@@ -74,7 +74,7 @@ def kill_at(number: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(NUM_BLOCKS))
+@pytest.mark.parametrize("block", BLOCKS)
 def test_whatever_fails_the_job_ends_and_its_ledger_is_clean(block, tmp_path):
     ends, fired = Counter(), Counter()
     for seed in range(block * BLOCK, (block + 1) * BLOCK):

@@ -21,7 +21,7 @@ from rlhf_cluster.service.processes import start
 from .autoscaling_ray import MAX_ROLLOUT_NODES, TOKEN, AutoscalingRay, autoscaling_ray
 from .up_service import BOUND_S, wait
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 GRACE_S = 20
 JOB = (
     "runtime=ray",

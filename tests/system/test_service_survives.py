@@ -68,6 +68,7 @@ def test_an_api_that_is_killed_hurts_no_job_and_loses_and_repeats_nothing(up_ser
     assert heard == [event["event_id"] for event in up_service.events(job_id)]
 
 
+@pytest.mark.long
 def test_a_killed_driver_is_followed_by_an_attempt_from_its_checkpoint_and_is_fenced(up_service):
     job_id = up_service.submit("train.num_steps=30", "checkpoint.every_steps=5")
     up_service.wait_for(job_id, lambda job: job["step"] >= 12, "its twelfth step")
@@ -129,6 +130,7 @@ def head(up_service: UpService) -> Iterator[Head]:
     head.kill()
 
 
+@pytest.mark.long
 def test_a_head_of_ray_that_is_killed_and_comes_back_is_told_and_the_job_goes_on(up_service, head):
     job_id = up_service.submit("train.num_steps=60", "checkpoint.every_steps=5")
     up_service.wait_for(job_id, lambda job: job["step"] >= 12, "its twelfth step")

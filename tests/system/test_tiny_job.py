@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
 QUICK = ("algorithm.keep_zero_variance=true", "evaluation.num_prompts=8", "evaluation.completions_per_prompt=2")
 SAME_EVERYWHERE = ("learner/loss", "learner/grad_norm", "learner/entropy", "learner/mismatch_kl", "reward/mean")
+
+PAIRS = """
+name = "pairs"
+model = "word-world"
+algorithm = {{ type = "{algorithm}" }}
+learner = {{ precision = "fp32" }}
+reference = {{ precision = "fp32" }}
+train = {{ num_steps = 3, prompts_per_step = 4 }}
+data.train = {{ type = "jsonl", path = "{pairs}" }}
+data.eval = {{ type = "jsonl", path = "{pairs}" }}
+ray = {{ object_store_gib = 0.2 }}
+"""
 
 
 def test_word_world_learns_on_ray_with_vllm_and_leaves_what_it_promises(rlhf):
@@ -27,15 +40,44 @@ def test_word_world_learns_on_ray_with_vllm_and_leaves_what_it_promises(rlhf):
     assert "rlhf chat" in done.out
 
 
-@pytest.mark.parametrize("engine", ["vllm", "transformers"])
-def test_local_and_ray_give_the_same_job_bit_for_bit(rlhf, engine):
-    settings = (*QUICK, f"rollout.engine.type={engine}", "train.num_steps=10", "train.prompts_per_step=4")
+@pytest.mark.parametrize(
+    ("engine", "algorithm", "figures"),
+    [
+        ("vllm", ('algorithm={type="grpo", keep_zero_variance=true}',), ()),
+        (
+            "transformers",
+            ('algorithm={type="ppo", kl_coef=0.1, num_epochs=2, num_minibatches=2}', "reference.precision=fp32"),
+            ("learner/value_loss", "learner/kl"),
+        ),
+    ],
+)
+def test_local_and_ray_give_the_same_job_bit_for_bit(rlhf, engine, algorithm, figures):
+    few = ("train.num_steps=8", "train.prompts_per_step=4", *QUICK[1:])
+    settings = (*algorithm, *few, f"rollout.engine.type={engine}")
     local = rlhf("run", "word-world", *settings, "runtime=local", name="local")
     ray = rlhf("run", "word-world", *settings, "runtime=ray", name="ray")
     assert (local.code, ray.code) == (0, 0), local.err + ray.err
-    assert len(local.steps()) == 10
+    assert len(local.steps()) == 8
     for here, there in zip(local.steps(), ray.steps(), strict=True):
-        assert {name: here[name] for name in SAME_EVERYWHERE} == {name: there[name] for name in SAME_EVERYWHERE}
+        same = (*SAME_EVERYWHERE, *figures)
+        assert {name: here[name] for name in same} == {name: there[name] for name in same}
+
+
+@pytest.mark.parametrize("algorithm", [pytest.param("reward_model", marks=pytest.mark.long), "dpo"])
+def test_pairs_teach_on_ray_what_they_teach_here(rlhf, tmp_path, algorithm):
+    job = tmp_path / "pairs.toml"
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"{n} plus 2 ?", "chosen": f" it is {n + 2} .", "rejected": f" it is {n} ."} for n in range(8)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job.write_text(PAIRS.format(algorithm=algorithm, pairs=pairs))
+    local = rlhf("run", str(job), "runtime=local", name="local")
+    ray = rlhf("run", str(job), "runtime=ray", name="ray")
+    assert (local.code, ray.code) == (0, 0), local.err + ray.err
+    same = ("learner/loss", "learner/grad_norm", "learner/margin", "learner/accuracy")
+    for here, there in zip(local.steps(), ray.steps(), strict=True):
+        assert {name: here[name] for name in same} == {name: there[name] for name in same}
+    ends = [[event["metrics"] for event in run.journal() if event["event"] == "Evaluated"][-1] for run in (local, ray)]
+    assert ends[0] == ends[1]
 
 
 def test_a_resumed_job_gives_the_losses_of_one_that_never_stopped(rlhf):
@@ -55,7 +97,8 @@ def test_a_resumed_job_gives_the_losses_of_one_that_never_stopped(rlhf):
 
 
 def test_staleness_stays_within_its_bound_when_generation_runs_ahead(rlhf):
-    done = rlhf("run", "word-world", *QUICK, "train.num_steps=12", "train.max_staleness=2", "rollout.num_workers=2")
+    ahead = ("rollout.engine.type=transformers", "train.max_staleness=2", "rollout.num_workers=2")
+    done = rlhf("run", "word-world", *QUICK, *ahead, "train.num_steps=12")
     assert done.code == 0, done.err
     ages = [step["driver/staleness_max"] for step in done.steps()]
     assert max(ages) <= 2
@@ -64,7 +107,9 @@ def test_staleness_stays_within_its_bound_when_generation_runs_ahead(rlhf):
 
 
 def test_kl_to_the_reference_is_zero_before_the_first_step_and_grows(rlhf):
-    done = rlhf("run", "word-world", *QUICK, "algorithm.kl_coef=0.01", "train.num_steps=6", "reference.precision=fp32")
+    scored = ("algorithm.kl_coef=0.01", "reference.precision=fp32")
+    here = ("runtime=local", "rollout.engine.type=transformers")
+    done = rlhf("run", "word-world", *QUICK, *scored, *here, "train.num_steps=6")
     assert done.code == 0, done.err
     kls = [step["learner/kl"] for step in done.steps()]
     assert abs(kls[0]) < 1e-6

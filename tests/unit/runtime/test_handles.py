@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import sys
@@ -14,7 +15,11 @@ import numpy as np
 import pytest
 
 from rlhf_cluster.errors import CannotFit, ModelError, NotServing, RoleDied, RoleError, RoleTimeout, StaleVersion
+from rlhf_cluster.learner.role import LearnerRole
 from rlhf_cluster.records import LogitProbe, Prompt, RolloutGroup, RolloutRequest, Sampling, WeightHandle
+from rlhf_cluster.reference.scorer import ReferenceScorer
+from rlhf_cluster.rewards.server import RewardServer
+from rlhf_cluster.rollout.worker import RolloutWorker
 from rlhf_cluster.runtime.base import open_runtime
 from rlhf_cluster.runtime.bounds import within
 from rlhf_cluster.runtime.placement import reservations
@@ -107,6 +112,23 @@ def rollout_requests(num: int = 3, *, max_new_tokens: int = 6) -> list[RolloutRe
         )
         for number in range(num)
     ]
+
+
+def test_a_handle_has_all_that_can_be_asked_of_the_role_behind_it(cluster):
+    from rlhf_cluster.runtime.handles import HANDLES
+
+    behind = {
+        "rollout worker": RolloutWorker,
+        "reward server": RewardServer,
+        "reference scorer": ReferenceScorer,
+        "learner": LearnerRole,
+    }
+    for role, handle in HANDLES.items():
+        asked = {name: of for name, of in vars(behind[role]).items() if inspect.isfunction(of) and name[0] != "_"}
+        for name, of in asked.items():
+            assert set(inspect.signature(of).parameters) == set(inspect.signature(getattr(handle, name)).parameters), (
+                name
+            )
 
 
 async def collect(worker) -> list:
