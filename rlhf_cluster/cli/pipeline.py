@@ -6,7 +6,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -55,11 +55,9 @@ def run(file: Path, overrides: tuple[str, ...], ignore_code: bool, take_over: bo
     Ctrl-C stops the stage under way after its step, with a checkpoint; the same command goes on. Progress goes to
     stdout, or to stderr with -o json.
     """
-    from rlhf_cluster.pipeline.child import run_in_child
     from rlhf_cluster.pipeline.run import run_pipeline
 
-    progress = sys.stdout if output == "table" else sys.stderr
-    runner = partial(run_in_child, stdout=progress, take_over=take_over)
+    runner = partial(_run_stage, stdout=sys.stdout if output == "table" else sys.stderr, take_over=take_over)
     rows: list[dict[str, Any]] = []
     pipelines = _load(file, overrides)
     if at_once > 1 and len(pipelines) > 1:
@@ -112,6 +110,14 @@ def lineage(path: Path, output: str) -> None:
 
 
 pipeline.add_command(report)
+
+
+def _run_stage(job_dir: Path, *, stdout: TextIO, take_over: bool) -> int:
+    """`rlhf resume` of the job directory, which also begins one that has not run; returns its exit code."""
+    from rlhf_cluster.cli.main import run as rlhf
+    from rlhf_cluster.pipeline.child import run_in_child
+
+    return run_in_child(partial(rlhf, ["resume", str(job_dir), *["--take-over"] * take_over]), stdout=stdout)
 
 
 def _load(file: Path, overrides: tuple[str, ...]) -> tuple[Pipeline, ...]:

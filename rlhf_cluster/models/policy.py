@@ -53,11 +53,10 @@ class PolicyNetwork(nn.Module):
         return self.language_model
 
     def bare(self) -> PolicyNetwork:
-        """To be called with published weights: this network, or where it has adapters one that never had any."""
-        if config_of(self.language_model) is None:
-            return self
-        bare = without_adapters(self.language_model)
-        return PolicyNetwork(bare, temperature=self.temperature, logit_chunk_rows=self.logit_chunk_rows)
+        """To be called with published weights, as engines prove them: without adapters or critic, at temperature 1."""
+        adapted = config_of(self.language_model) is not None
+        bare = without_adapters(self.language_model) if adapted else self.language_model
+        return PolicyNetwork(bare, logit_chunk_rows=self.logit_chunk_rows)
 
     def beside(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Trained parameters that are not exported: a checkpoint keeps them beside the policy."""

@@ -1,37 +1,74 @@
-"""A stage's job in a process of its own: torch, vLLM and Ray start clean for each, and none outlives the pipeline."""
+"""A stage's job in a process of its own: torch, vLLM and Ray start clean for each, and none outlives the pipeline.
+
+Loading torch and transformers takes longer than a short stage trains. So this process loads them once, without using
+them, and each stage's process is a fork of it.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
+from rlhf_cluster.tied import tie_to_parent
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FORKS = sys.platform == "linux"
+"""Elsewhere libraries that a job needs do not survive a fork; there each stage loads them for itself."""
+LOADED_BY_ALL = ("rlhf_cluster.driver.run", "rlhf_cluster.learner.role")
+"""Neither vLLM nor Ray: they start threads and read their environment when they are loaded."""
 
 
-def run_in_child(job_dir: Path, *, stdout: IO[Any] | None = None, take_over: bool = False) -> int:
-    """`rlhf resume` of the job directory, which also begins one that has not run; returns its exit code.
+def run_in_child(main: Callable[[], int], *, stdout: IO[Any] | None = None) -> int:
+    """`main` in a process of its own; the exit code is what it returns, or -N when signal N ended it.
 
-    Its output goes where ours goes, or to `stdout`. Ctrl-C and SIGTERM are passed on, so that it stops after the step
-    under way with a checkpoint; kill -9 of this process ends it too. To be called from the main thread.
+    Its output goes where ours goes, or to `stdout`. Ctrl-C and SIGTERM are passed on; kill -9 of this process ends it
+    too. To be called from the main thread, while there is no other.
     """
-    resume = [sys.executable, "-m", "rlhf_cluster.cli", "resume", str(job_dir), *["--take-over"] * take_over]
-    # A session of its own: the terminal's Ctrl-C reaches it once, through us.
-    child = subprocess.Popen(
-        [sys.executable, "-m", "rlhf_cluster.tied", str(os.getpid()), *resume], stdout=stdout, start_new_session=True
-    )
-    with _passed_on(child):
-        return child.wait()
+    if FORKS:
+        _load_what_all_load()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # or both would print what is still in its buffer
+    context = multiprocessing.get_context("fork" if FORKS else "spawn")
+    child = context.Process(target=_become, args=(main, os.getpid(), stdout.fileno() if stdout else None))
+    child.start()
+    with _passed_on(child.pid):
+        child.join()
+    assert child.exitcode is not None, "it has been waited for"
+    return child.exitcode
+
+
+def _become(main: Callable[[], int], parent: int, stdout_fd: int | None) -> None:
+    os.setsid()  # the terminal's Ctrl-C reaches it once, through us
+    tie_to_parent(parent)
+    if stdout_fd is not None:
+        os.dup2(stdout_fd, 1)
+    sys.exit(main())
+
+
+@functools.cache
+def _load_what_all_load() -> None:
+    # Otherwise a look for GPUs while it loads would keep every fork from using one.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    for module in LOADED_BY_ALL:
+        importlib.import_module(module)
 
 
 @contextmanager
-def _passed_on(child: subprocess.Popen[bytes]) -> Generator[None]:
-    before = {number: signal.signal(number, lambda number, _: child.send_signal(number)) for number in SIGNALS}
+def _passed_on(process_id: int | None) -> Generator[None]:
+    assert process_id is not None, "it has been started"
+
+    def pass_on(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(process_id, number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         yield
     finally:

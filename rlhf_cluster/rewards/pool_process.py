@@ -6,15 +6,13 @@ Everything that goes back is a plain value of ours, so that no reward can break 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import inspect
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.process
 import os
 import pickle
 import resource
-import signal
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,9 +21,7 @@ from typing import Any
 from rlhf_cluster.errors import ConfigError
 from rlhf_cluster.rewards import table
 from rlhf_cluster.rewards.sample import Failure, Outcome, RewardSample, failure_of, outcome_of
-
-PR_SET_PDEATHSIG = 1
-"""Of `sys/prctl.h`."""
+from rlhf_cluster.tied import tie_to_parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +42,12 @@ def initialise(specs: tuple[FunctionSpec, ...], max_memory_bytes: int | None) ->
 
     A raise in here would leave the pool without processes and without a reason.
     """
-    _be_killed_with_parent()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a child process"
+    assert parent.pid is not None, "it runs"
+    # By the kernel, where it can: what holds the GIL, as a regular expression does, holds our own thread up too.
+    tie_to_parent(parent.pid)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if max_memory_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         bound = max_memory_bytes if hard == resource.RLIM_INFINITY else min(max_memory_bytes, hard)
@@ -62,16 +62,8 @@ def initialise(specs: tuple[FunctionSpec, ...], max_memory_bytes: int | None) ->
             _load_errors[spec.label] = f"reward function {spec.function!r}: {failure_of(error).message}"
 
 
-def _be_killed_with_parent() -> None:
-    """By the kernel, where it can: what holds the GIL, as a regular expression does, holds our own thread up too."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _end_with_parent() -> None:
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     """A reward that hangs would otherwise outlive a server that was killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "runs in a child process"
     multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 

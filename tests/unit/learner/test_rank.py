@@ -25,12 +25,12 @@ def model_path(tmp_path_factory):
     return save_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def open_rank(model_path, **settings) -> LearnerRank:
+def open_rank(model_path, *, temperature=1.0, **settings) -> LearnerRank:
     optimizer = OptimizerSettings(lr=settings.pop("lr", 1e-3))
     spec = LearnerSpec(
         settings=LearnerSettings(precision="fp32", optimizer=optimizer, **settings),
         model_path=model_path,
-        temperature=1.0,
+        temperature=temperature,
         num_steps=10,
         seed=0,
         serving_dtype="float32",
@@ -124,8 +124,9 @@ def test_only_the_last_layers_move_when_told_so(model_path):
     assert len(moved) > 5
 
 
-def test_publish_hands_over_the_weights_it_holds_with_its_own_probe(model_path):
-    rank = open_rank(model_path)
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_publish_hands_over_the_weights_it_holds_with_its_own_probe_at_temperature_1(model_path, temperature):
+    rank = open_rank(model_path, temperature=temperature)
     rank.update(GRPO(), batch())
     handle = rank.publish()
     assert handle.version == 1
