@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ import numpy as np
 from rlhf_cluster.driver.clock import Clock
 from rlhf_cluster.errors import RoleError
 from rlhf_cluster.functional.statistics import repetition_of_each
+from rlhf_cluster.functional.value import explained_variance
 from rlhf_cluster.records import Batch, RolloutGroup, WorkerStatus
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ MAX_REPETITION_TOKENS = 1 << 16
 
 
 def batch_figures(batch: Batch) -> dict[str, float]:
-    """By metric name: rewards and their parts, lengths, staleness."""
+    """By metric name: rewards and their parts, lengths, staleness, what the critic knew."""
     lengths = np.concatenate([group.lengths for group in batch.groups])
     ages = [batch.step - group.oldest_version for group in batch.groups if len(group.versions)]
     if not ages:
@@ -39,7 +41,7 @@ def batch_figures(batch: Batch) -> dict[str, float]:
         "rollout/truncated_rate": float(np.mean([r == "length" for g in batch.groups for r in g.finish_reasons])),
         "rollout/repetition": _repetition(batch.groups),
     }
-    return figures | reward_figures(batch.groups, prefix="reward")
+    return figures | reward_figures(batch.groups, prefix="reward") | critic_figures(batch.groups)
 
 
 def _repetition(groups: Sequence[RolloutGroup]) -> float:
@@ -73,6 +75,21 @@ def reward_figures(groups: Sequence[RolloutGroup], *, prefix: str) -> dict[str, 
     if len(rewards):
         figures |= {f"{prefix}/mean": float(rewards.mean()), f"{prefix}/std": float(rewards.std())}
     return figures
+
+
+def critic_figures(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    """`learner/explained_variance` of the trained tokens' returns by what the critic said before it learned from them.
+
+    Not there without a critic, nor where the returns do not vary.
+    """
+    pairs = [
+        (g.trained(g.values), g.trained(g.returns)) for g in groups if g.values is not None and g.returns is not None
+    ]
+    if not pairs:
+        return {}
+    values_N, returns_N = (np.concatenate(columns).astype(np.float64) for columns in zip(*pairs, strict=True))
+    share = float(explained_variance(values_N, returns_N)) if len(returns_N) else math.nan
+    return {} if math.isnan(share) else {"learner/explained_variance": share}
 
 
 def _valid(columns: list[np.ndarray]) -> np.ndarray:
