@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlhf_cluster.cli.output import table
-from rlhf_cluster.cli.words import ago, columns, gib, moment, number, sizing
+from rlhf_cluster.cli.words import ago, columns, gib, moment, number, progress, sizing
 from rlhf_cluster.driver.observers.excerpt import excerpt
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _job_row(job: Job, *, now_s: float) -> list[object]:
         job.job_id,
         excerpt(job.name, width=32),
         job.state,
-        f"{job.step}/{job.num_steps}",
+        f"{job.step}/{job.num_steps}{'' if job.unit == 'steps' else f' {job.unit}'}",
         excerpt(job.owner, width=20),
         ago(job.created_s, now_s=now_s),
         excerpt(job.message, width=60),
@@ -34,7 +34,7 @@ def _job_row(job: Job, *, now_s: float) -> list[object]:
 
 def summary(job: JobDetail, pools: Sequence[Pool], *, now_s: float) -> str:
     """What it does and what it waits for."""
-    state = ", ".join(filter(None, [job.state, f"step {job.step} of {job.num_steps}", excerpt(job.phase)]))
+    state = ", ".join(filter(None, [job.state, progress(job), excerpt(job.phase)]))
     return columns(
         [
             ("job", f"{excerpt(job.name)} ({job.job_id}): {state}"),

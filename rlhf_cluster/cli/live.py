@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -18,7 +19,7 @@ from rlhf_cluster.client.stream import OPENED, RESYNC, STILL_THERE
 from rlhf_cluster.driver.observers.excerpt import excerpt
 from rlhf_cluster.driver.observers.panel import panel
 from rlhf_cluster.driver.observers.progress import Progress
-from rlhf_cluster.records.events import Evaluated, Event, Notice, Phase, StepDone
+from rlhf_cluster.records.events import Evaluated, Event, Generated, Notice, Phase, StepDone
 
 if TYPE_CHECKING:
     from rlhf_cluster.client import Client, StreamMessage
@@ -33,12 +34,17 @@ EVENTS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "Phase": lambda event: {"name": event["text"]},
     "StepDone": lambda event: {"version": event["body"]["version"], "metrics": _finite(event["body"]), "groups": ()},
     "Evaluated": lambda event: {"metrics": _finite(event["body"]), "groups": ()},
+    "Generated": lambda event: {
+        **{name: event["body"][name] for name in ("task", "num_done", "num_total")},
+        "metrics": _finite(event["body"]),
+        "path": Path(event["body"]["path"]),
+    },
     "Notice": lambda event: _words(event),
     "GuardTripped": lambda event: _words(event),
 }
 """Kinds that move the panel -> the fields of their record."""
 RECORDS: Mapping[str, type[Event]] = {
-    **{kind.__name__: kind for kind in (Phase, StepDone, Evaluated, Notice)},
+    **{kind.__name__: kind for kind in (Phase, StepDone, Evaluated, Generated, Notice)},
     "GuardTripped": Notice,
 }
 
@@ -101,6 +107,7 @@ class Watched:
             job_name=excerpt(self.job.name, width=60),
             num_steps=self.job.num_steps,
             step=max(self.job.step, latest.step),
+            unit=self.job.unit.removesuffix("s"),
             phase=excerpt(self.job.phase or self.job.state),
             metrics={key: value for key, value in latest.values.items() if value is not None},
             rewards=[value for _, value in points.get(REWARD, ()) if value is not None],

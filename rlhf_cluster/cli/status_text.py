@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rlhf_cluster.cli.control import OUTCOMES
 from rlhf_cluster.cli.output import table
-from rlhf_cluster.cli.words import columns, gib, sizing, span
+from rlhf_cluster.cli.words import columns, gib, progress, sizing, span
 from rlhf_cluster.driver.claim import DriverView
 from rlhf_cluster.driver.observers.excerpt import excerpt
 from rlhf_cluster.records.members import JobView, MemberView, PoolView
@@ -32,7 +32,7 @@ def render_workers(view: JobView) -> str:
 
 
 def _job(view: JobView, *, driver: DriverView | None, job_dir: Path, age_s: float) -> str:
-    state = ", ".join(filter(None, [view.state, f"step {view.step} of {view.num_steps}", excerpt(view.phase)]))
+    state = ", ".join(filter(None, [view.state, progress(view), excerpt(view.phase)]))
     late = age_s > OLD_S and driver is not None and driver.is_alive is True
     lines = [
         ("job", f"{excerpt(view.job_name)}: {state}"),

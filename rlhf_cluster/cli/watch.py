@@ -13,7 +13,7 @@ from rlhf_cluster.cli.failure import DONE, JOB_FAILED
 from rlhf_cluster.cli.output import emit, emit_line, output_option
 from rlhf_cluster.cli.reference import any_job_argument
 from rlhf_cluster.cli.service import OVER, connected, detaching, patiently, service_options
-from rlhf_cluster.cli.words import clock
+from rlhf_cluster.cli.words import clock, progress
 from rlhf_cluster.driver.observers.excerpt import excerpt
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def watch_to_end(client: Client, job_id: str, *, output: str, shows_events: bool
         else:
             job = _follow(client, job_id, output=output, shows_events=shows_events)
     said = f"{job.state}: {excerpt(job.message, width=LINE)}" if job.message else job.state
-    text = f"{job.job_id} {said}, at step {job.step} of {job.num_steps}"
+    text = f"{job.job_id} {said}, at {progress(job)}"
     if output == "table":
         click.echo(text)
     elif not shows_events:
@@ -89,7 +89,7 @@ def _follow(client: Client, job_id: str, *, output: str, shows_events: bool) -> 
             if job.state in OVER:
                 return job
             if is_first and output == "table":
-                click.echo(f"{clock(time.time())}  the job is {job.state}, at step {job.step} of {job.num_steps}")
+                click.echo(f"{clock(time.time())}  the job is {job.state}, at {progress(job)}")
             is_first = False
     raise AssertionError("the stream has no end")
 

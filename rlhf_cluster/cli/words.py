@@ -7,9 +7,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rlhf_cluster.driver.observers.excerpt import excerpt
 from rlhf_cluster.driver.observers.figures import figure
+
+if TYPE_CHECKING:
+    from rlhf_cluster.records.members import JobView
+    from rlhf_cluster.wire.jobs import Job
 
 INDENT, MIN_TEXT = 12, 20
 
@@ -26,6 +31,12 @@ def span(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
+def progress(job: Job | JobView) -> str:
+    """`step 3 of 20`, or `128 of 640 prompts` of a job that only generates."""
+    count = f"{job.step} of {job.num_steps}"
+    return f"step {count}" if job.unit == "steps" else f"{count} {job.unit}"
 
 
 def ago(time_s: float | None, *, now_s: float) -> str:

@@ -111,6 +111,11 @@ class JobConfig(Settings):
         return self.train.num_steps > 0
 
     @property
+    def unit(self) -> Literal["steps", "prompts"]:
+        """What its progress is counted in."""
+        return "steps" if self.trains else "prompts"
+
+    @property
     def generates(self) -> bool:
         """Whether the policy answers prompts: to learn from its answers, or to have them scored now and then."""
         return self.learn_from == "rollouts" or (

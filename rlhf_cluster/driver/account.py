@@ -29,33 +29,34 @@ class Account:
         self._path = path
         self._num_total = num_total
         self._metrics = metrics
-        self._num_done = 0
+        self.num_done = 0
+        """Prompts."""
         self._num_told = -1
 
     def begin(self, phase: str, *, num_done: int) -> None:
         """`num_done` is what a former driver of the job has done."""
-        self._num_done = num_done
+        self.num_done = num_done
         self._bench.emit(Phase(time_s=self._bench.clock.time(), step=self._bench.step, name=phase))
 
     def advance(self, num_prompts: int) -> None:
-        told = self._num_done * NUM_TOLD // self._num_total
-        self._num_done += num_prompts
-        if self._num_done * NUM_TOLD // self._num_total > told:
+        told = self.num_done * NUM_TOLD // self._num_total
+        self.num_done += num_prompts
+        if self.num_done * NUM_TOLD // self._num_total > told:
             self.tell()
 
     def end(self) -> None:
         """Tell once more, unless all that is done has been told."""
-        if self._num_told != self._num_done:
+        if self._num_told != self.num_done:
             self.tell()
 
     def tell(self) -> None:
-        self._num_told = self._num_done
+        self._num_told = self.num_done
         self._bench.emit(
             Generated(
                 time_s=self._bench.clock.time(),
                 step=self._bench.step,
                 task=self._task,
-                num_done=self._num_done,
+                num_done=self.num_done,
                 num_total=self._num_total,
                 metrics=self._metrics(),
                 path=self._path,

@@ -53,6 +53,10 @@ class PreferenceCollector:
         self._labeler = _labeler(settings)
         self._labelled_by = _labelled_by(settings)
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        return self._account.num_done, self._num_total
+
     async def run(self, stop: asyncio.Event) -> bool:
         """Collect until all is done, which gives True, or until `stop` is set and the block at hand is written."""
         is_finished = False

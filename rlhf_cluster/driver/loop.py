@@ -41,6 +41,11 @@ MAX_LAST_SAVES = 3
 class Task(Protocol):
     """What a job does with its policy besides training it."""
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Prompts that are done, and all."""
+        ...
+
     async def run(self, stop: asyncio.Event) -> bool:
         """Whether it was done before `stop` was set; it goes on where it ended."""
         ...
@@ -140,6 +145,14 @@ class Driver:
             if stop.is_set() or not await task.run(stop):
                 return False
         return True
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """What is done, and all there is to do, in the job's `unit`."""
+        if self.job.trains:
+            return self.step, self.job.train.num_steps
+        done, total = zip(*(task.progress for task in self._tasks), strict=True)
+        return sum(done), sum(total)
 
     async def evaluate_alone(self) -> Evaluated:
         """Hand the weights over and evaluate; nothing is trained."""

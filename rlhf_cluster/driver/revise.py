@@ -94,6 +94,10 @@ class AnswerReviser:
             bench, task="constitution", path=self.path, num_total=self._num_total, metrics=self.metrics
         )
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        return self._account.num_done, self._num_total
+
     async def run(self, stop: asyncio.Event) -> bool:
         """Revise until all is done, which gives True, or until `stop` is set and the block at hand is written."""
         is_finished = False

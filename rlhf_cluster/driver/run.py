@@ -163,16 +163,17 @@ class _Account:
             # another driver has the job, the status is its own.
             with suppress(OSError, Fenced):
                 setting.claim.check()
-                write_view(setting.job_dir, _at_its_end(view, event))
+                done = self.driver.progress[0] if self.driver else view.step
+                write_view(setting.job_dir, _at_its_end(view, event, num_done=done))
         return event
 
 
-def _at_its_end(view: JobView, event: JobEnded) -> JobView:
+def _at_its_end(view: JobView, event: JobEnded, *, num_done: int) -> JobView:
     """The last view with nobody at work any more; who was lost, and why, stays to be looked into."""
     return replace(
         view,
         time_s=event.time_s,
-        step=event.step,
+        step=num_done,
         state=event.outcome,
         phase=event.message,
         num_in_flight=0,

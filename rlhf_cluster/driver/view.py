@@ -52,14 +52,15 @@ class Views:
             await self._statuses.ask()
         newest = self._statuses.newest
         line = driver.feed.line()
+        num_done, num_total = driver.progress
         return JobView(
             time_s=clock.time(),
             epoch=self._epoch,
             job_name=driver.job.name,
             state=self._state(),
             phase=driver.phase,
-            step=driver.step,
-            num_steps=driver.job.train.num_steps,
+            step=num_done,
+            num_steps=num_total,
             num_in_flight=line.num_in_flight,
             num_complete=line.num_complete,
             waiting_for=driver.feed.waiting_for(),
@@ -70,6 +71,7 @@ class Views:
             ),
             time_split=self._pacing.time_split,
             guards=driver.guards.sentence,
+            unit=driver.job.unit,
         )
 
     def _pool(self, name: str, view: PoolView) -> PoolView:

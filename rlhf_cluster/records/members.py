@@ -77,6 +77,7 @@ class JobView:
     """`starting`, `running`, `paused`, `stopping`, or the outcome of `JobEnded`."""
     phase: str
     step: int
+    """Of `num_steps`, counted in `unit`."""
     num_steps: int
     num_in_flight: int
     num_complete: int
@@ -89,3 +90,5 @@ class JobView:
     """The same in numbers, the learner first; empty before the first step."""
     guards: str = ""
     """What the guards see go wrong, in words; empty where all is well."""
+    unit: str = "steps"
+    """`steps` of the optimizer, or `prompts` of a job that only generates."""

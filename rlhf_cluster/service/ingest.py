@@ -19,7 +19,7 @@ from rlhf_cluster.service.timeline import tell
 from rlhf_cluster.wire.jobs import OVER
 from rlhf_cluster.wire.relay import Answered, Ended, Ingest
 
-HAS_METRICS = ("StepDone", "Evaluated")
+HAS_METRICS = ("StepDone", "Evaluated", "Generated")
 MAX_KEY = 200
 SEEN_STATES = ("running", "paused", "stopping")
 """What a view says that is a state of a job; its other states are ends, which the attempt's report tells."""

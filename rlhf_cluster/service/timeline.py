@@ -14,7 +14,7 @@ from rlhf_cluster.driver.observers.figures import figure
 
 Entry = Mapping[str, Any]
 
-TOPICS = {"StepDone": "metrics", "Evaluated": "metrics", "WorkerChanged": "workers"}
+TOPICS = {"StepDone": "metrics", "Evaluated": "metrics", "Generated": "metrics", "WorkerChanged": "workers"}
 """All others are about the job."""
 WARNINGS = ("RewardFailed", "PromptQuarantined", "LearnerRecovered")
 NOTICES = ("Notice", "GuardTripped")
@@ -57,7 +57,8 @@ def tell(entries: Iterable[Entry], *, now_s: float) -> list[Told]:
 
 
 def _told(entry: Entry, *, now_s: float) -> Told:
-    kind, time_s, step = str(entry.get("event", "")), entry.get("time_s"), entry.get("step")
+    kind, time_s = str(entry.get("event", "")), entry.get("time_s")
+    step = entry.get("num_done" if kind == "Generated" else "step")  # in the unit of the job
     return Told(
         topic=TOPICS.get(kind, "jobs"),
         kind=kind[:32],
@@ -92,6 +93,8 @@ def _reason(entry: Entry) -> str:
 
 def _started(entry: Entry) -> str:
     first = entry.get("first_step") or 0
+    if not entry.get("num_steps"):
+        return "started"
     return f"{'resumed' if first else 'started'}: steps {first + 1} to {entry.get('num_steps')}"
 
 
@@ -126,6 +129,7 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     "Phase": lambda entry: str(entry.get("name")),
     "StepDone": _figures("reward", "reward/mean"),
     "Evaluated": _figures("held-out reward", "eval/reward_mean"),
+    "Generated": lambda entry: f"{entry.get('num_done')} of {entry.get('num_total')} prompts are done",
     "GroupDropped": lambda entry: f"a group was dropped: {entry.get('reason')}",
     "RewardFailed": _reward_failed,
     "CheckpointSaved": lambda entry: f"checkpoint saved to {entry.get('path')}",

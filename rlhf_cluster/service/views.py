@@ -10,7 +10,7 @@ from sqlalchemy import Row
 
 from rlhf_cluster.config.changed import changed
 from rlhf_cluster.records.members import MemberView, RoleTime
-from rlhf_cluster.wire.jobs import JobDetail, Pool, PoolName, Worker
+from rlhf_cluster.wire.jobs import Job, JobDetail, Pool, PoolName, Worker
 
 POOLS: dict[str, PoolName] = {
     "rollout worker": "rollout",
@@ -21,11 +21,16 @@ POOLS: dict[str, PoolName] = {
 """Roles as drivers name them -> pools as people do."""
 
 
+def job_of(row: Row) -> Job:
+    return Job.model_validate({**row._mapping, "unit": _unit(row)})
+
+
 def detail_of(row: Row, *, num_attempts: int) -> JobDetail:
     view = row.view or {}
     return JobDetail.model_validate(
         {
             **row._mapping,
+            "unit": _unit(row),
             "changed": changed(row.config),
             "num_attempts": num_attempts,
             "seen_s": row.view_s,
@@ -74,6 +79,10 @@ def pool_of_worker(view: Mapping[str, Any] | None, worker_id: str) -> PoolName |
     """Of a worker that is there and not lost."""
     found = (worker.pool for worker in workers_of(view) if worker.worker_id == worker_id and worker.state != "lost")
     return next(found, None)
+
+
+def _unit(row: Row) -> str:
+    return "steps" if row.config.get("train", {}).get("num_steps") else "prompts"
 
 
 def _lag(member: Mapping[str, Any], newest: int) -> int:

@@ -56,7 +56,11 @@ class Job(Message):
     state: JobState
     message: str
     step: int
+    """Of `num_steps`, counted in `unit`."""
     num_steps: int
+    """0 while it is not known."""
+    unit: Literal["steps", "prompts"] = "steps"
+    """Steps of the optimizer, or prompts of a job that only generates."""
     created_s: float
     started_s: float | None
     ended_s: float | None

@@ -15,6 +15,7 @@ from rlhf_cluster.data.preference_files import read_preferences
 from rlhf_cluster.driver.clock import SystemClock
 from rlhf_cluster.driver.observers.base import Observers
 from rlhf_cluster.driver.run import new_job_dir, run_job
+from rlhf_cluster.driver.status_file import read_view
 
 WORLD = {"type": "procedural", "name": "word_world"}
 COMMON: dict[str, Any] = {
@@ -60,6 +61,12 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def progress(job_dir: Path) -> tuple[int, int, str]:
+    view = read_view(job_dir)
+    assert view is not None
+    return view.step, view.num_steps, view.unit
+
+
 def violations(rows: list[dict[str, Any]]) -> dict[str, float]:
     found: dict[str, list[bool]] = {}
     for row in rows:
@@ -76,7 +83,9 @@ def test_pairs_of_a_stopped_job_are_those_of_one_that_was_not(tmp_path):
     whole = read_preferences(run(tmp_path, "whole", **sections) / "preferences.jsonl")
     job_dir = run(tmp_path, "whole", stops=True, **sections)
     assert 0 < len(read_preferences(job_dir / "preferences.jsonl")) < len(whole)
+    assert 0 < progress(job_dir)[0] < 200
     resumed = read_preferences(run(tmp_path, "whole", job_dir=job_dir, **sections) / "preferences.jsonl")
+    assert progress(job_dir) == (200, 200, "prompts")
     # The engine's logits are rounded otherwise in another batch, and now and then another token is drawn.
     same = [(a.pair_id, a.a, a.b) == (b.pair_id, b.a, b.b) for a, b in zip(whole, resumed, strict=False)]
     assert sum(same) / len(same) > 0.95

@@ -94,7 +94,7 @@ function Row({ job }: { job: Job }) {
       </td>
       <td><StateBadge state={job.state} /></td>
       <td className={css.progressCell}>
-        <div className={css.steps}><span>{job.step.toLocaleString("en")} / {job.num_steps.toLocaleString("en")}</span><span>{Math.floor((100 * job.step) / Math.max(1, job.num_steps))} %</span></div>
+        <div className={css.steps}><span>{job.step.toLocaleString("en")} / {job.num_steps.toLocaleString("en")}{job.unit === "prompts" && " prompts"}</span><span>{Math.floor((100 * job.step) / Math.max(1, job.num_steps))} %</span></div>
         <Progress value={job.step} max={job.num_steps} tone={isOver(job) ? JOB_TONES[job.state] : "active"} label={`Steps of ${job.name}`} />
       </td>
       <td className={parts.num}>

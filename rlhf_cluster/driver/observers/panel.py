@@ -74,7 +74,7 @@ def _bar(progress: Progress, *, now_s: float) -> RenderableType:
     line.add_column(ratio=1)
     line.add_column(no_wrap=True, justify="right")
     line.add_row(
-        f"step {progress.step}/{progress.num_steps}",
+        f"{progress.unit} {progress.step}/{progress.num_steps}",
         ProgressBar(total=max(progress.num_steps, 1), completed=progress.step),
         f"{duration(max(now_s - progress.started_s, 0.0)) if progress.started_s else '0s'} elapsed"
         + (f", {duration(eta_s)} left" if eta_s is not None else ""),

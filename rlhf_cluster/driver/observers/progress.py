@@ -31,6 +31,8 @@ class Progress:
     job_name: str = ""
     num_steps: int = 0
     step: int = 0
+    unit: str = "step"
+    """What `step` and `num_steps` count: optimizer steps, or prompts while a job generates."""
     version: int = -1
     phase: str = "starting"
     metrics: dict[str, float] = field(default_factory=dict)
@@ -63,7 +65,8 @@ class Progress:
                 self._see_evaluation(event)
             case Generated():
                 self._see_metrics(event.metrics)
-                self.phase = f"{event.task}: {event.num_done} of {event.num_total} prompts"
+                self.phase, self.unit = event.task, "prompt"
+                self.step, self.num_steps = event.num_done, event.num_total
             case GroupDropped():
                 self.num_dropped += 1
             case RewardFailed():

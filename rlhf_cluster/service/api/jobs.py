@@ -18,7 +18,7 @@ from rlhf_cluster.service.problems import ApiProblem
 from rlhf_cluster.service.shared import SharedRoute
 from rlhf_cluster.service.store import attempts, jobs, pools, uploads
 from rlhf_cluster.service.submission import Resolved, plan_lines, resolve
-from rlhf_cluster.service.views import detail_of
+from rlhf_cluster.service.views import detail_of, job_of
 from rlhf_cluster.wire.base import Page
 from rlhf_cluster.wire.jobs import OVER, ChangeJob, Checked, Job, JobDetail, JobState, Submit
 
@@ -86,14 +86,14 @@ def list_jobs(
     with request.app.state.service.db.reading() as connection:
         if ref is not None:
             try:
-                return Page(items=[Job.model_validate(jobs.find(connection, ref))])
+                return Page(items=[job_of(jobs.find(connection, ref))])
             except LookupError as error:
                 raise ApiProblem(404, "not_found", str(error.args[0])) from error
         with cursor_checked():
             rows, next_cursor = jobs.page(
                 connection, limit=limit, cursor=cursor, states=state, name=name, owner=owner, label=label, q=q
             )
-    return Page(items=[Job.model_validate(row) for row in rows], next_cursor=next_cursor)
+    return Page(items=[job_of(row) for row in rows], next_cursor=next_cursor)
 
 
 @router.get("/{job_id}", response_model=JobDetail, responses=NOT_MODIFIED)

@@ -17,7 +17,7 @@ from rlhf_cluster.service.etags import tag
 from rlhf_cluster.service.idempotency import Done, Key, once
 from rlhf_cluster.service.problems import ApiProblem
 from rlhf_cluster.service.store import attempts, jobs, pools
-from rlhf_cluster.service.views import detail_of
+from rlhf_cluster.service.views import detail_of, job_of
 from rlhf_cluster.wire.jobs import OVER, Command, Job, JobDetail
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["lifecycle"])
@@ -94,7 +94,7 @@ def accepted_command(row: Row) -> Done:
 
 
 def _accepted(connection: Connection, job_id: str) -> Done:
-    return Done(message=Job.model_validate(existing.job(connection, job_id)), status=202)
+    return Done(message=job_of(existing.job(connection, job_id)), status=202)
 
 
 def _retry(connection: Connection, job_id: str, caller: Caller) -> Done:

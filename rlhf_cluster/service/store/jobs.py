@@ -170,9 +170,8 @@ def set_state(connection: Connection, job_id: str, state: str, *, message: str, 
 
 def saw(connection: Connection, job_id: str, view: Mapping[str, Any], *, now_s: float) -> None:
     """The newest `JobView` of its driver."""
-    connection.execute(
-        update(jobs).where(jobs.c.job_id == job_id).values(view=dict(view), view_s=now_s, step=view["step"])
-    )
+    seen = {"view": dict(view), "view_s": now_s, "step": view["step"], "num_steps": view["num_steps"]}
+    connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(seen))
 
 
 def took(connection: Connection, job_id: str, *, num_entries: int) -> None:

@@ -95,6 +95,15 @@ def test_entries_become_events_metrics_and_checkpoints(stage: Stage):
     assert [(row.step, row.path) for row in stage.look(checkpoints.of_job, stage.job_id)] == [(2, "/x/step-000002")]
 
 
+def test_a_job_that_generates_has_its_figures_by_the_prompts_that_are_done(stage: Stage):
+    generated = {"event": "Generated", "time_s": 5.0, "step": 0, "task": "preferences", "num_total": 40}
+    entries = [{**generated, "num_done": n, "metrics": {"preferences/num_pairs": n - 1}} for n in (20, 40)]
+    stage.send(0, entries, view=as_sent(dataclasses.replace(VIEW, step=40, num_steps=40, unit="prompts")))
+    [series] = stage.look(metrics.series, stage.job_id, ["preferences/num_pairs"])
+    assert (series.steps, series.values) == ([20, 40], [19, 39])
+    assert (stage.row.step, stage.row.num_steps) == (40, 40)
+
+
 def test_a_message_that_comes_twice_changes_nothing(stage: Stage):
     for _ in range(2):
         lines = [LogLine(component="driver", offset=0, line="hello", time_s=1.0)]

@@ -14,11 +14,24 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KINDS = st.sampled_from(
-    ["JobStarted", "Phase", "StepDone", "Evaluated", "GroupDropped", "RewardFailed", "CheckpointSaved", "WorkerChanged",
-     "PromptQuarantined", "LearnerRecovered", "Notice", "GuardTripped", "JobEnded", "SomethingNew"]
+    ["JobStarted", "Phase", "StepDone", "Evaluated", "Generated", "GroupDropped", "RewardFailed", "CheckpointSaved",
+     "WorkerChanged", "PromptQuarantined", "LearnerRecovered", "Notice", "GuardTripped", "JobEnded", "SomethingNew"]
 )  # fmt: skip
 FIELDS = st.sampled_from(
-    ["metrics", "invalid", "reason", "message", "outcome", "state", "level", "text", "step", "time_s", "first_step"]
+    [
+        "metrics",
+        "invalid",
+        "reason",
+        "message",
+        "outcome",
+        "state",
+        "level",
+        "text",
+        "step",
+        "time_s",
+        "num_done",
+        "first_step",
+    ]
 )
 NOT_FIRST_STEP = st.dictionaries(FIELDS.filter(lambda name: name != "first_step"), JSON, max_size=4)
 
@@ -32,6 +45,12 @@ def test_a_step_is_told_with_its_reward_and_without_its_groups():
     one = told(event="StepDone", version=3, metrics={"reward/mean": 0.25}, groups=[{"request_id": 1}])
     assert (one.topic, one.kind, one.text) == ("metrics", "StepDone", "step 3: reward 0.25")
     assert one.body == {"version": 3, "metrics": {"reward/mean": 0.25}}
+
+
+def test_how_far_a_job_that_generates_has_come_is_counted_in_prompts():
+    one = told(event="Generated", task="preferences", num_done=12, num_total=40, metrics={"preferences/num_pairs": 9})
+    assert (one.topic, one.step, one.text) == ("metrics", 12, "12 of 40 prompts are done")
+    assert told(event="JobStarted", first_step=0, num_steps=0).text == "started"
 
 
 def test_a_lost_worker_is_a_warning_on_the_workers_topic():

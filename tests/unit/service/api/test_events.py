@@ -136,7 +136,7 @@ def test_views_and_log_lines_are_told_without_an_id(live):
         while told != {"view", "logs"} and time.monotonic() < deadline_s:
             with live.db.writing() as connection:
                 now_s = time.time()
-                jobs.saw(connection, job_id, {"step": 1}, now_s=now_s)
+                jobs.saw(connection, job_id, {"step": 1, "num_steps": 9}, now_s=now_s)
                 line = LogLine(component="driver", offset=int(now_s * 1000), line="hello", time_s=now_s)
                 logs.add(connection, job_id, [line])
             message = next(incoming)

@@ -234,7 +234,10 @@ def test_workers_are_listed_pool_by_pool(api, job, saw, busy_view):
 def test_what_an_older_driver_did_not_say_of_its_workers_is_as_by_default(api, job, pool, saw):
     member = {"role": "rollout worker", "worker_id": "rollout-0", "state": "serving"}
     told = {"role": "rollout worker", "members": [member, {"role": "rollout worker"}]}
-    saw(job["job_id"], {"step": 1, "pools": [told], "time_split": [{"role": "learner", "busy": 0.5, "waiting": 0.5}]})
+    saw(
+        job["job_id"],
+        {"step": 1, "num_steps": 9, "pools": [told], "time_split": [{"role": "learner", "busy": 0.5, "waiting": 0.5}]},
+    )
     shown = pool()
     assert [(each["worker_id"], each["version"], each["since_s"]) for each in shown["workers"]] == [
         ("rollout-0", -1, 0)
