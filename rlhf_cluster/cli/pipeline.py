@@ -57,7 +57,7 @@ def run(file: Path, overrides: tuple[str, ...], ignore_code: bool, take_over: bo
     """
     from rlhf_cluster.pipeline.run import run_pipeline
 
-    runner = partial(_run_stage, stdout=sys.stdout if output == "table" else sys.stderr, take_over=take_over)
+    runner = partial(run_stage, stdout=sys.stdout if output == "table" else sys.stderr, take_over=take_over)
     rows: list[dict[str, Any]] = []
     pipelines = _load(file, overrides)
     if at_once > 1 and len(pipelines) > 1:
@@ -112,7 +112,7 @@ def lineage(path: Path, output: str) -> None:
 pipeline.add_command(report)
 
 
-def _run_stage(job_dir: Path, *, stdout: TextIO, take_over: bool) -> int:
+def run_stage(job_dir: Path, *, stdout: TextIO, take_over: bool) -> int:
     """`rlhf resume` of the job directory, which also begins one that has not run; returns its exit code."""
     from rlhf_cluster.cli.main import run as rlhf
     from rlhf_cluster.pipeline.child import run_in_child

@@ -106,6 +106,8 @@ def main(runs: Path) -> None:
 
     # Short, because Ray puts unix sockets below it.
     directory = tempfile.mkdtemp(prefix="rlhf-", dir="/tmp")
+    # Ray's `Cluster` notes its address here, and makes the directory only for a head that has no other.
+    Path("/tmp/ray").mkdir(exist_ok=True)
     head = {"num_cpus": 3, "include_dashboard": False, "temp_dir": directory}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:

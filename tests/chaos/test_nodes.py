@@ -15,7 +15,7 @@ from rlhf_cluster.flow.audit import audit
 SCRIPT = Path(__file__).with_name("nodes_come_and_go.py")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lost_node_costs_its_workers_and_a_new_one_brings_others(word_world_home, tmp_path):
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(tmp_path)],

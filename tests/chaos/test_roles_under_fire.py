@@ -54,7 +54,7 @@ def test_each_role_is_killed_in_turn_and_the_job_ends_well(live, max_staleness):
     assert job.audit()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_role_hangs_in_turn_and_is_replaced(live):
     job = live("train.num_steps=100000", "rollout.num_workers=2", "train.max_staleness=1")
     for role in SERVING:

@@ -182,6 +182,7 @@ def test_a_job_that_is_cancelled_keeps_a_checkpoint_and_goes_on_from_there_when_
     assert up_service.end_of(job_id)["state"] == "cancelled"
 
 
+@pytest.mark.long
 def test_a_clone_begins_anew_and_is_compared_with_what_it_was_cloned_from(up_service, job_id):
     first = up_service.submit("train.num_steps=3", name="short walk")
     assert up_service.end_of(first)["state"] == "succeeded"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_cluster.pipeline import child
+from rlhf_cluster.cli import pipeline
 from rlhf_cluster.testing.pipelines import FakeJobs, save_stand_in_model, stage_table, write_pipeline
 
 
@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
     """In place of the child processes of stages; tests/system/test_pipeline.py has those."""
     jobs = FakeJobs()
-    monkeypatch.setattr(child, "run_in_child", lambda job_dir, **_: jobs(job_dir))
+    monkeypatch.setattr(pipeline, "run_stage", lambda job_dir, **_: jobs(job_dir))
     return jobs
 
 
