@@ -79,7 +79,9 @@ def open_learner(model: Path, *, lr: float, train_last_layers: int | None):
     from rlhf_cluster.weights.memory import MemoryTransport
 
     spec = LearnerSpec(
-        settings=LearnerSettings(train_last_layers=train_last_layers, optimizer=OptimizerSettings(lr=lr)),
+        settings=LearnerSettings(
+            precision="bf16", train_last_layers=train_last_layers, optimizer=OptimizerSettings(lr=lr)
+        ),
         model_path=model,
         temperature=1.0,
         num_steps=1000,

@@ -70,7 +70,7 @@ def job_tree(arguments: Arguments, *, prompts: Path, runs: Path) -> dict[str, An
         "rollout": {"max_new_tokens": workload.max_new_tokens, "ignore_eos": True, "engine": {"type": "vllm"}},
         "rewards": [{"function": "ours:reward_by_characters"}],
         "algorithm": {"type": "grpo", "keep_zero_variance": True},
-        "learner": {"microbatch_tokens": max(2048, packed_tokens), "optimizer": {"lr": 1e-6}},
+        "learner": {"precision": "bf16", "microbatch_tokens": max(2048, packed_tokens), "optimizer": {"lr": 1e-6}},
         "train": {
             "num_steps": arguments.num_steps + WARM_UP_STEPS,
             "prompts_per_step": workload.num_prompts,
@@ -120,6 +120,7 @@ def measure_learner(arguments: Arguments) -> Measurement:
     workload = arguments.workload
     spec = LearnerSpec(
         settings=LearnerSettings(
+            precision="bf16",
             packing="padded" if arguments.variant == "learner_padded" else "prefix",
             optimizer=OptimizerSettings(lr=1e-6),
         ),

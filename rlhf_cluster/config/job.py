@@ -89,7 +89,7 @@ class JobConfig(Settings):
     @property
     def serving_dtype(self) -> str:
         """Dtype in which weights travel and are served."""
-        return self.weights.dtype or ("bfloat16" if self.learner.precision == "bf16" else "float32")
+        return self.weights.dtype or self.learner.dtype
 
     @property
     def probe_tolerance(self) -> float:

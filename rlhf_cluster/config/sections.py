@@ -74,7 +74,7 @@ class WeightsSettings(Settings):
     directory: str | None = None
     """Where the `filesystem` transport writes, in a folder named like the job's; None is the job's own directory."""
     dtype: Literal["bfloat16", "float32"] | None = None
-    """Dtype that travels and is served; None is bfloat16 when the learner's precision is bf16, else float32."""
+    """Dtype that travels and is served; None is that of the learner's arithmetic."""
     full_every: int = Field(1, ge=1)
     """Every N-th version travels whole, those between as what has changed. 1 is best on one machine, where a copy is
     cheaper than a comparison; more suits workers behind a network."""

@@ -76,7 +76,7 @@ class LearnerRank:
             trained=Trained(
                 lora=settings.lora,
                 last_layers=settings.train_last_layers,
-                frozen_dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32,
+                frozen_dtype=DTYPES[settings.dtype],
                 gradient_checkpointing=settings.gradient_checkpointing,
             ),
         )
@@ -210,7 +210,7 @@ class LearnerRank:
     def _forward(self, microbatch: Microbatch, *, want_entropy: bool = False) -> Outputs:
         # Entered for each forward: autocast keeps its bf16 copies of the weights until the outermost region ends, and
         # copies from before an optimizer step would be stale.
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.spec.settings.precision == "bf16"):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.spec.settings.dtype == "bfloat16"):
             return self.backend.forward(microbatch, want_entropy=want_entropy)
 
     def _predict(self, groups: Sequence[RolloutGroup]) -> Predictions:

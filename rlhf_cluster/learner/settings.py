@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from rlhf_cluster.models.settings import LoraSettings
-from rlhf_cluster.settings import Resources, Settings
+from rlhf_cluster.settings import Dtype, Precision, Resources, Settings, dtype_of
 
 
 class OptimizerSettings(Settings):
@@ -59,8 +59,9 @@ class LearnerSettings(Settings):
     local runtime passes them over."""
     threads: int = Field(1, ge=1)
     """OpenMP threads of each rank."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """`bf16`: bfloat16 autocast over fp32 weights. `fp32`: everything in fp32."""
+    precision: Precision = "auto"
+    """`bf16`: bfloat16 autocast over fp32 weights. `fp32`: everything in fp32. `auto`: bf16 on GPUs and
+    on a CPU that has instructions for it, else fp32."""
     train_last_layers: int | None = Field(None, ge=1)
     """Train only the last N decoder layers and the final norm, or with `lora` the adapters in those layers alone; None
     trains everything."""
@@ -82,3 +83,8 @@ class LearnerSettings(Settings):
     """AdamW, its learning rate and its bounds."""
     collective_timeout_s: float = Field(600.0, gt=0)
     """How long a rank waits for the others inside a collective."""
+
+    @property
+    def dtype(self) -> Dtype:
+        """Of the arithmetic."""
+        return dtype_of(self.precision, gpus=self.gpus)

@@ -16,6 +16,7 @@ from rlhf_cluster.models.load import load_causal_lm
 from rlhf_cluster.models.policy import PolicyNetwork
 from rlhf_cluster.records import RolloutGroup, WorkerStatus
 from rlhf_cluster.reference.settings import ReferenceSettings
+from rlhf_cluster.weights.flat import DTYPES
 
 MAX_ROW_TOKENS = 1024
 
@@ -36,9 +37,10 @@ class ReferenceScorer:
 
     def _open(self) -> None:
         torch.set_num_threads(self.settings.threads)
-        dtype = torch.bfloat16 if self.settings.precision == "bf16" else torch.float32
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        language_model = load_causal_lm(self.model_path, dtype=dtype).to(device).requires_grad_(False)
+        language_model = (
+            load_causal_lm(self.model_path, dtype=DTYPES[self.settings.dtype]).to(device).requires_grad_(False)
+        )
         self._network = PolicyNetwork(language_model, temperature=self.temperature)
 
     async def logprobs(self, groups: Sequence[RolloutGroup]) -> tuple[RolloutGroup, ...]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from rlhf_cluster.settings import Resources, Settings
+from rlhf_cluster.settings import Dtype, Precision, Resources, Settings, dtype_of
 
 
 class ReferenceSettings(Settings):
@@ -27,7 +25,12 @@ class ReferenceSettings(Settings):
     local runtime passes them over."""
     threads: int = Field(1, ge=1)
     """OpenMP threads of each scorer."""
-    precision: Literal["bf16", "fp32"] = "bf16"
-    """Dtype of the weights and of the arithmetic."""
+    precision: Precision = "auto"
+    """Dtype of the weights and of the arithmetic; `auto`: bf16 on GPUs and on a CPU that has
+    instructions for it, else fp32."""
     microbatch_tokens: int = Field(4096, ge=16)
     """Most tokens, padding included, in one forward pass."""
+
+    @property
+    def dtype(self) -> Dtype:
+        return dtype_of(self.precision, gpus=self.gpus)

@@ -227,7 +227,7 @@ def _reward_bytes(job: JobConfig) -> int:
 
 
 def _reference_bytes(job: JobConfig, size: ModelSize) -> int:
-    return TORCH_PROCESS_BYTES + size.num_parameters * (2 if job.reference.precision == "bf16" else 4)
+    return TORCH_PROCESS_BYTES + size.num_parameters * (2 if job.reference.dtype == "bfloat16" else 4)
 
 
 def _learner_bytes(job: JobConfig, size: ModelSize) -> int:
@@ -236,7 +236,7 @@ def _learner_bytes(job: JobConfig, size: ModelSize) -> int:
     learner = job.learner
     layers = learner.train_last_layers or size.num_layers
     trained = _trained_parameters(learner, size, layers=layers)
-    width = 2 if learner.precision == "bf16" else 4
+    width = 2 if learner.dtype == "bfloat16" else 4
     kept_layers = math.sqrt(layers) if learner.gradient_checkpointing else layers
     activations = ACTIVATION_BYTES * width / 2 * learner.microbatch_tokens * size.hidden_size * kept_layers
     frozen = _frozen_bytes(learner, size, width=width) if trained < size.num_parameters else 0.0

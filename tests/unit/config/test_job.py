@@ -42,6 +42,7 @@ def test_a_job_survives_pickling_and_copying():
     [
         (["learner.precision=bf16"], "bfloat16"),
         (["learner.precision=fp32"], "float32"),
+        (["learner.precision=auto", "learner.gpus=1"], "bfloat16"),
         (["learner.precision=bf16", "weights.dtype=float32"], "float32"),
     ],
 )
