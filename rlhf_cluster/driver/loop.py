@@ -151,8 +151,8 @@ class Driver:
         """What is done, and all there is to do, in the job's `unit`."""
         if self.job.trains:
             return self.step, self.job.train.num_steps
-        done, total = zip(*(task.progress for task in self._tasks), strict=True)
-        return sum(done), sum(total)
+        told = [task.progress for task in self._tasks]
+        return sum(done for done, _ in told), sum(total for _, total in told)
 
     async def evaluate_alone(self) -> Evaluated:
         """Hand the weights over and evaluate; nothing is trained."""

@@ -42,9 +42,10 @@ it("an evaluation of the newest step adds its figures, and an older step takes n
   expect(latestWith(latest, step(1))).toBe(latest);
 });
 it("the job and its line in the list move on, and others stay", () => {
-  const job = { job_id: "job_1", step: 2 } as JobDetail;
-  const other = { job_id: "job_2", step: 2 } as Job;
+  const job = { job_id: "job_1", step: 2, num_steps: 9 } as JobDetail;
+  const other = { job_id: "job_2", step: 2, num_steps: 9 } as Job;
   expect(jobWith(job, step(3)).step).toBe(3);
+  expect(jobWith(job, step(12)), "prompts of a task after the last step").toBe(job);
   const pages = { pages: [{ items: [job as Job, other], next_cursor: null }], pageParams: [null] };
   expect(jobsWith(pages, step(3)).pages[0]!.items.map((each) => each.step)).toEqual([3, 2]);
   expect(jobsWith(pages, step(2))).toBe(pages);

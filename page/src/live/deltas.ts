@@ -48,8 +48,11 @@ function point(series: Series | undefined, key: string, step: number, value: Fig
   };
 }
 
+/** A job that has done its steps may generate yet, and then tells of prompts: they are no steps. */
+const isFurther = (job: Job, event: Told) => event.step > job.step && event.step <= job.num_steps;
+
 export function jobWith(job: JobDetail, event: Told): JobDetail {
-  return metricsOf(event) && event.step > job.step ? { ...job, step: event.step } : job;
+  return metricsOf(event) && isFurther(job, event) ? { ...job, step: event.step } : job;
 }
 
 export interface Pages {
@@ -58,7 +61,7 @@ export interface Pages {
 }
 
 export function jobsWith(pages: Pages, event: Told): Pages {
-  const isMoved = (job: Job) => job.job_id === event.job_id && job.step < event.step;
+  const isMoved = (job: Job) => job.job_id === event.job_id && isFurther(job, event);
   if (!metricsOf(event) || !pages.pages.some((page) => page.items.some(isMoved))) return pages;
   const moved = (job: Job) => (isMoved(job) ? { ...job, step: event.step } : job);
   return { ...pages, pages: pages.pages.map((page) => ({ ...page, items: page.items.map(moved) })) };
