@@ -8,7 +8,7 @@ const pool = (fields: Partial<Pool>): Pool => ({
   last_error: "", workers: [], reason: "", recommended: null, ...fields,
 });
 const job = (fields: Partial<JobDetail>): JobDetail => ({
-  job_id: "job_1", name: "a", owner: "me", labels: {}, state: "running", message: "", step: 1, num_steps: 9, created_s: 0,
+  job_id: "job_1", name: "a", owner: "me", labels: {}, state: "running", message: "", step: 1, num_steps: 9, unit: "steps", created_s: 0,
   started_s: 0, ended_s: null, notes: "", source: "", config: {}, changed: {}, max_attempts: 3, num_attempts: 1, phase: "",
   waiting_for: "", bottleneck: "", time_split: [], seen_s: 100, ...fields,
 });
