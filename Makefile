@@ -58,14 +58,13 @@ bench: .venv/installed .venv-trl/installed ## print the tables of benchmarks/ an
 clean: ## remove .venv and what runs have left
 	rm -rf .venv .venv-trl runs benchmarks/results
 
-# The lock is complete, so nothing is resolved here; and what is never imported is never compiled. vLLM's CPU build asks
-# for torchvision, torchaudio and torchcodec, which exist on PyPI only as CUDA builds and break transformers beside a CPU
-# torch; the lock leaves them out. Where pip finds torch as a CUDA build too, that one asks for libraries that the lock
-# has not: they come with the second line.
+# The lock is complete, so nothing is resolved here. vLLM's CPU build asks for torchvision, torchaudio and torchcodec,
+# which exist on PyPI only as CUDA builds and break transformers beside a CPU torch; the lock leaves them out. Where pip
+# finds torch as a CUDA build too, that one asks for libraries that the lock has not: they come with the second line.
 .venv/installed: $(LOCK) pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-compile --no-deps --requirement $(LOCK)
-	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet --no-compile --constraint $(LOCK) torch==2.13.0
+	$(BIN)/pip install --quiet --no-deps --requirement $(LOCK)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet --constraint $(LOCK) torch==2.13.0
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -105,7 +105,7 @@ def train(
             lora=kind.lora,
             microbatch_tokens=32,
             optimizer=OptimizerSettings(lr=1e-3),
-            collective_timeout_s=120,
+            collective_timeout_s=200,
         ),
         model_path=model_path,
         temperature=1.0,
