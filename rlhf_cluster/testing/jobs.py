@@ -28,4 +28,7 @@ def _tree() -> Mapping[str, Any]:
         "algorithm": {"type": "grpo"},
         "train": {"num_steps": 2, "prompts_per_step": 2, "completions_per_prompt": 2},
         "observers": ["journal"],
+        # Said, so that a test is the same on every CPU.
+        "learner": {"precision": "bf16"},
+        "reference": {"precision": "bf16"},
     }
