@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from rlhf_cluster.models.settings import LoraSettings
-from rlhf_cluster.settings import Dtype, Precision, Resources, Settings, dtype_of
+from rlhf_cluster.precision import Dtype, Precision, dtype_of
+from rlhf_cluster.settings import Resources, Settings
 
 
 class OptimizerSettings(Settings):

@@ -38,7 +38,14 @@ def run_in_child(main: Callable[[], int], *, stdout: IO[Any] | None = None) -> i
     context = multiprocessing.get_context("fork" if FORKS else "spawn")
     child = context.Process(target=_become, args=(main, os.getpid(), stdout.fileno() if stdout else None))
     child.start()
-    with _passed_on(child.pid):
+    process_id = child.pid
+    assert process_id is not None, "it has been started"
+
+    def send(number: int) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(process_id, number)
+
+    with passed_on(send):
         child.join()
     assert child.exitcode is not None, "it has been waited for"
     return child.exitcode
@@ -61,14 +68,9 @@ def _load_what_all_load() -> None:
 
 
 @contextmanager
-def _passed_on(process_id: int | None) -> Generator[None]:
-    assert process_id is not None, "it has been started"
-
-    def pass_on(number: int, _: object) -> None:
-        with suppress(ProcessLookupError):  # it has just ended
-            os.kill(process_id, number)
-
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+def passed_on(send: Callable[[int], None]) -> Generator[None]:
+    """Meanwhile `send` is called with the number of each Ctrl-C and SIGTERM, and neither ends us."""
+    before = {number: signal.signal(number, lambda number, _: send(number)) for number in SIGNALS}
     try:
         yield
     finally:

@@ -7,17 +7,16 @@ reach all of them, and kill -9 of this process ends them too.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from rlhf_cluster.pipeline.child import passed_on
+
 STAGE_LINE = "== "
 INTERRUPTED = 130
 
@@ -31,7 +30,12 @@ def run_side_by_side(
     waiting = list(range(len(commands)))
     running: dict[int, subprocess.Popen[str]] = {}
     ended: SimpleQueue[int] = SimpleQueue()
-    with _passed_on(running):
+
+    def send(number: int) -> None:
+        for child in list(running.values()):
+            child.send_signal(number)
+
+    with passed_on(send):
         while running or waiting:
             while waiting and len(running) < num_at_once:
                 number = waiting.pop(0)
@@ -69,17 +73,3 @@ def _copy(stream: IO[str], log: Path, tell: Callable[[str], None], ended: Simple
                     tell(line.rstrip("\n"))
     finally:
         ended.put(number)
-
-
-@contextmanager
-def _passed_on(running: dict[int, subprocess.Popen[str]]) -> Generator[None]:
-    def pass_on(number: int, _: object) -> None:
-        for child in list(running.values()):
-            child.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from rlhf_cluster.settings import Dtype, Precision, Resources, Settings, dtype_of
+from rlhf_cluster.precision import Dtype, Precision, dtype_of
+from rlhf_cluster.settings import Resources, Settings
 
 
 class ReferenceSettings(Settings):

@@ -15,6 +15,7 @@ import pickle
 import resource
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,8 @@ def initialise(specs: tuple[FunctionSpec, ...], max_memory_bytes: int | None) ->
     assert parent is not None, "runs in a child process"
     assert parent.pid is not None, "it runs"
     # By the kernel, where it can: what holds the GIL, as a regular expression does, holds our own thread up too.
-    tie_to_parent(parent.pid)
+    with suppress(OSError):
+        tie_to_parent(parent.pid)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if max_memory_bytes is not None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)

@@ -82,6 +82,7 @@ def pool_of_worker(view: Mapping[str, Any] | None, worker_id: str) -> PoolName |
 
 
 def _unit(row: Row) -> str:
+    """As `JobConfig.unit` says; a list of jobs is not to check every job's whole configuration for it."""
     return "steps" if row.config.get("train", {}).get("num_steps") else "prompts"
 
 

@@ -18,21 +18,9 @@ KINDS = st.sampled_from(
      "WorkerChanged", "PromptQuarantined", "LearnerRecovered", "Notice", "GuardTripped", "JobEnded", "SomethingNew"]
 )  # fmt: skip
 FIELDS = st.sampled_from(
-    [
-        "metrics",
-        "invalid",
-        "reason",
-        "message",
-        "outcome",
-        "state",
-        "level",
-        "text",
-        "step",
-        "time_s",
-        "num_done",
-        "first_step",
-    ]
-)
+    ["metrics", "invalid", "reason", "message", "outcome", "state", "level", "text", "step", "time_s", "num_done",
+     "first_step"]
+)  # fmt: skip
 NOT_FIRST_STEP = st.dictionaries(FIELDS.filter(lambda name: name != "first_step"), JSON, max_size=4)
 
 

@@ -65,7 +65,7 @@ function Head({ job, mayRun }: { job: JobDetail; mayRun: boolean }) {
   const told = health(job, pools.data ?? [], now_s);
   const left_s = eta_s(job, latest.data?.values["driver/step_s"]);
   const over = isOver(job);
-  const unit = job.unit === "prompts" ? "Prompts" : "Steps";
+  const unit = job.unit === "prompts" ? "Prompts" : "Step";
   return (
     <div className={css.head}>
       <p className={css.crumbs}><Link to="/jobs">Jobs</Link><span aria-hidden="true">/</span><code title="The job's id">{job.job_id}</code></p>
@@ -78,7 +78,7 @@ function Head({ job, mayRun }: { job: JobDetail; mayRun: boolean }) {
       <div className={css.progress}>
         <Progress value={job.step} max={job.num_steps} tone={over ? JOB_TONES[job.state] : "active"} label={unit} />
         <dl className={css.facts}>
-          <div><dt>{unit === "Steps" ? "Step" : unit}</dt><dd>{job.step.toLocaleString("en")} of {job.num_steps.toLocaleString("en")}</dd></div>
+          <div><dt>{unit}</dt><dd>{job.step.toLocaleString("en")} of {job.num_steps.toLocaleString("en")}</dd></div>
           {job.started_s !== null && <div><dt>{over ? "Took" : "Running for"}</dt><dd>{duration((job.ended_s ?? now_s) - job.started_s)}</dd></div>}
           {left_s !== null && left_s > 0 && <div><dt>About</dt><dd>{duration(left_s)} left</dd></div>}
           <div><dt>Attempt</dt><dd>{Math.max(1, job.num_attempts)} ({job.max_attempts} may fail)</dd></div>

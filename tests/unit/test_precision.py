@@ -1,10 +1,10 @@
-"""What settings of several rooms share."""
+"""Which dtype `auto` is, and where."""
 
 from __future__ import annotations
 
 import pytest
 
-from rlhf_cluster.settings import dtype_of, multiplies_bfloat16
+from rlhf_cluster.precision import dtype_of, multiplies_bfloat16
 
 
 @pytest.mark.parametrize(
