@@ -1,7 +1,7 @@
 """Ctrl-C in two steps: the first asks the job to stop after its current step, the second aborts it.
 
-SIGTERM asks too, and asks the same however often it comes: who supervises processes may send it to each of them and to
-their parent, which passes it on. Whoever does not want to wait sends SIGKILL.
+SIGTERM asks too, and asks the same however often and however late it comes: who supervises processes may send it to
+each of them and to their parent, which passes it on. Whoever does not want to wait sends SIGKILL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ async def run_stoppable(work: Callable[[asyncio.Event], Awaitable[Result]], *, t
     """Await `work(stop)`. A first SIGINT or SIGTERM sets `stop`; a SIGINT after it cancels the work and raises
     `Interrupted`.
 
-    After that, the signals have their usual effect again, so another one ends a process that cannot even cancel.
+    After that, the signals have their usual effect again, so another one ends a process that cannot even cancel. Where
+    the work has stopped as it was asked to, SIGTERM has none: the process is about to end, with the code that says so.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -35,14 +36,15 @@ async def run_stoppable(work: Callable[[asyncio.Event], Awaitable[Result]], *, t
             return
         if stop.is_set():
             tell("aborting; every batch so far is in the ledger, and `rlhf resume` goes on with the step under way")
-            _restore(loop)
+            _restore(sigterm=signal.SIG_DFL)
             task.cancel()
         else:
             tell("stopping after the current step; press Ctrl-C again to abort at once")
             stop.set()
 
+    # Not the loop's own handlers: it gives SIGTERM its usual effect back when it is closed.
     for number in SIGNALS:
-        loop.add_signal_handler(number, on_signal, number)
+        signal.signal(number, lambda number, _: loop.call_soon_threadsafe(on_signal, signal.Signals(number)))
     try:
         return await task
     except asyncio.CancelledError:
@@ -50,9 +52,9 @@ async def run_stoppable(work: Callable[[asyncio.Event], Awaitable[Result]], *, t
             raise
         raise Interrupted("aborted before the current step was finished") from None
     finally:
-        _restore(loop)
+        _restore(sigterm=signal.SIG_IGN if stop.is_set() else signal.SIG_DFL)
 
 
-def _restore(loop: asyncio.AbstractEventLoop) -> None:
-    for number in SIGNALS:
-        loop.remove_signal_handler(number)
+def _restore(*, sigterm: signal.Handlers) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, sigterm)

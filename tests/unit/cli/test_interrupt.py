@@ -12,6 +12,13 @@ from rlhf_cluster.cli.interrupt import run_stoppable
 from rlhf_cluster.errors import Interrupted
 
 
+@pytest.fixture(autouse=True)
+def usual_signals():
+    """Work that was stopped leaves SIGTERM without effect; this process lives on."""
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -98,6 +105,22 @@ def test_sigterm_is_one_wish_however_often_it_comes(first):
     assert len(told) == 1
 
 
+def test_sigterm_that_comes_after_the_end_changes_no_exit_code():
+    """The relay's, on a busy machine, when Ray's has stopped the driver already."""
+    script = (
+        "import asyncio, os, signal, sys\n"
+        "from rlhf_cluster.cli.interrupt import run_stoppable\n"
+        "async def work(stop):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    await asyncio.wait_for(stop.wait(), timeout=10)\n"
+        "asyncio.run(run_stoppable(work, tell=lambda line: None))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(130)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 130, done.stderr
+
+
 def test_errors_of_the_work_travel_unchanged():
     async def work(stop: asyncio.Event) -> None:
         raise ZeroDivisionError
@@ -112,3 +135,4 @@ def test_signals_have_their_usual_effect_afterwards():
 
     asyncio.run(run_stoppable(work, tell=lambda line: None))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

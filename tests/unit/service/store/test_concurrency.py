@@ -49,7 +49,7 @@ def test_a_reader_that_goes_on_after_the_newest_id_misses_no_event(db: Database,
             with db.writing() as connection:
                 for part in ("first", "second"):
                     events.add(connection, topic="jobs", job_id=job_id, time_s=1.0, step=0, kind=part, body=body)
-                jobs.saw(connection, job_id, {"step": number}, now_s=1.0)
+                jobs.saw(connection, job_id, {"step": number, "num_steps": NUM_EACH}, now_s=1.0)
 
     def read() -> list[int]:
         seen = [0]
@@ -62,8 +62,10 @@ def test_a_reader_that_goes_on_after_the_newest_id_misses_no_event(db: Database,
 
     with ThreadPoolExecutor(NUM_WRITERS + 1) as threads:
         reader = threads.submit(read)
-        list(threads.map(write, range(NUM_WRITERS)))
-        is_over.set()
+        try:
+            list(threads.map(write, range(NUM_WRITERS)))
+        finally:
+            is_over.set()
         seen = reader.result(60)
     with db.reading() as connection:
         all_ids = [row.event_id for row in events.after(connection, 0, limit=10_000)]

@@ -122,12 +122,13 @@ def test_finished_jobs_are_not_among_the_unfinished(db: Database, submit):
         assert [row.job_id for row in jobs.unfinished(connection)] == [ids[0], ids[2]]
 
 
-def test_the_newest_view_brings_the_step(db: Database, job_id: str):
+def test_the_newest_view_brings_how_far_the_job_is(db: Database, job_id: str):
+    view = {"step": 4, "num_steps": 40, "phase": "generating"}
     with db.writing() as connection:
-        jobs.saw(connection, job_id, {"step": 4, "phase": "training"}, now_s=3.0)
+        jobs.saw(connection, job_id, view, now_s=3.0)
         jobs.took(connection, job_id, num_entries=17)
         row = jobs.get(connection, job_id)
-    assert (row.step, row.view, row.view_s, row.num_entries) == (4, {"step": 4, "phase": "training"}, 3.0, 17)
+    assert (row.step, row.num_steps, row.view, row.view_s, row.num_entries) == (4, 40, view, 3.0, 17)
 
 
 def test_a_job_goes_with_all_that_belongs_to_it(db: Database, submit):
