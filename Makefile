@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 LOCK := deploy/locks/cpu.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Every process of a job imports the same modules: without bytecode on disk each would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-tiny pipeline constitution install test test-fast test-long check format bench clean
 
@@ -61,11 +63,13 @@ clean: ## remove .venv and what runs have left
 # The lock is complete, so nothing is resolved here. vLLM's CPU build asks for torchvision, torchaudio and torchcodec,
 # which exist on PyPI only as CUDA builds and break transformers beside a CPU torch; the lock leaves them out. Where pip
 # finds torch as a CUDA build too, that one asks for libraries that the lock has not: they come with the second line.
+# pip compiles on one core; the last line does it on all, and some packages hold files that are not for this Python.
 .venv/installed: $(LOCK) pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-deps --requirement $(LOCK)
+	$(BIN)/pip install --quiet --no-compile --no-deps --requirement $(LOCK)
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet --constraint $(LOCK) torch==2.13.0
 	$(BIN)/pip install --quiet --no-deps --editable .
+	$(BIN)/python -m compileall -q -j 0 .venv/lib rlhf_cluster >/dev/null || true
 	touch $@
 
 # The peer that the benchmarks compare with, in an environment of its own.

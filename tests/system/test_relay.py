@@ -276,6 +276,7 @@ def answer_of(service: Service, command_id: str) -> Any:
     return row if row.answered_s is not None else None
 
 
+@pytest.mark.long
 def test_a_terminated_relay_lets_the_driver_end_with_a_checkpoint(service: Service):
     job_id = service.submit(10_000)
     relay = service.relay(job_id)

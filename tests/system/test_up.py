@@ -165,7 +165,7 @@ def test_a_server_that_was_killed_is_started_again_and_its_ray_and_jobs_live_on(
 
 def test_down_leaves_no_process_and_the_jobs_go_on_after_the_next_up(service):
     # No attempt of it may fail: being taken down is no failure of the job's.
-    job_id = service.submit("train.num_steps=60", max_attempts=1)
+    job_id = service.submit("train.num_steps=40", max_attempts=1)
     service.wait_for(job_id, lambda job: job["step"] >= 2 or job["state"] in OVER)
     processes, temp_dir = service.processes(), service.state()["ray"]["temp_dir"]
     assert any("rlhf_cluster.relay" in " ".join(process.cmdline()) for process in processes if process.is_running())
@@ -174,13 +174,13 @@ def test_down_leaves_no_process_and_the_jobs_go_on_after_the_next_up(service):
     assert not alive
     assert not Path(temp_dir).exists()
     reached = service.journal(job_id, "StepDone")[-1]["step"]
-    assert 2 <= reached < 60
+    assert 2 <= reached < 40
     assert service.journal(job_id, "JobEnded")[-1]["outcome"] == "interrupted"
     assert [entry["step"] for entry in service.journal(job_id, "CheckpointSaved")] == [reached]
     assert service.call("down")["ended"] == []
     service.call("up")
     job = service.wait_for(job_id, lambda job: job["state"] in OVER)
-    assert (job["state"], job["step"], job["num_attempts"]) == ("succeeded", 60, 2), job
+    assert (job["state"], job["step"], job["num_attempts"]) == ("succeeded", 40, 2), job
     assert [entry["first_step"] for entry in service.journal(job_id, "JobStarted")] == [0, reached]
     with service.http() as http:
         first = http.get(f"/jobs/{job_id}/attempts/1").json()
