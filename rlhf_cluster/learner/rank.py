@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import distributed
 
 from rlhf_cluster.algorithms import Algorithm
 from rlhf_cluster.data.packing import Microbatch
@@ -307,6 +306,3 @@ class LearnerRank:
 
     def close(self) -> None:
         self.transport.close()
-        # With one rank there is no group of ours; in the local runtime the one there is belongs to vLLM.
-        if self.num_ranks > 1:
-            distributed.destroy_process_group()

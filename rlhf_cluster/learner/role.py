@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent import futures
@@ -115,6 +116,12 @@ class LearnerRole:
     def _free(self) -> None:
         self._opened().close()
         self._learner = None
+        # With one rank there is no group of ours; in the local runtime the one there is belongs to vLLM.
+        if self.num_ranks > 1:
+            # Before the group: where a DDP reducer holds it last, it is destroyed without giving up the GIL, and joins
+            # a thread of Gloo's which may be waiting for the GIL to let go of a tensor. That never ends.
+            gc.collect()
+            distributed.destroy_process_group()
 
     def _opened(self) -> LearnerRank:
         assert self._learner is not None, "start() comes first"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from torch import distributed
 
 from rlhf_cluster.algorithms import GRPO
 from rlhf_cluster.errors import LearnerError, ModelError, StorageError
@@ -247,3 +249,16 @@ def test_ranks_meet_at_an_address_of_this_machine(model_path):
     meeting_point = asyncio.run(make_role(model_path).rendezvous())
     assert meeting_point.startswith("tcp://")
     assert 0 < int(meeting_point.rpartition(":")[2]) < 65536
+
+
+def test_the_network_is_gone_before_the_group_of_ranks_is_ended(model_path, monkeypatch):
+    """A DDP reducer that outlives the group can hang for ever in its destructor: seen in one close of two hundred."""
+    alive = []
+
+    async def act(role: LearnerRole) -> None:
+        network = weakref.ref(role._learner.network)
+        monkeypatch.setattr(distributed, "destroy_process_group", lambda: alive.append(network() is not None))
+        role.num_ranks = 2
+
+    with_role(model_path, act)
+    assert alive == [False]
