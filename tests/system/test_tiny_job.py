@@ -48,9 +48,7 @@ def test_word_world_learns_on_ray_with_vllm_and_leaves_what_it_promises(rlhf):
             ('algorithm={type="ppo", kl_coef=0.1, num_epochs=2, num_minibatches=2}', "reference.precision=fp32"),
             ("learner/value_loss", "learner/explained_variance", "learner/kl"),
         ),
-        pytest.param(
-            "transformers", ('algorithm={type="grpo", keep_zero_variance=true}',), (), marks=pytest.mark.long
-        ),
+        pytest.param("transformers", ('algorithm={type="grpo", keep_zero_variance=true}',), (), marks=pytest.mark.long),
     ],
 )
 def test_local_and_ray_give_the_same_job_bit_for_bit(rlhf, engine, algorithm, figures):
