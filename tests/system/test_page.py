@@ -162,6 +162,30 @@ def test_a_job_is_submitted_scaled_and_cancelled_by_the_keyboard_alone(service, 
         assert service.get(f"/jobs/{job_id}")["state"] == "cancelled"
 
 
+def test_a_click_while_an_earlier_wish_is_under_way_counts(service, chromium):
+    asked = re.compile("/pools/rollout$")
+    wishes: list[Any] = []
+
+    def hold_the_first(route: Any) -> None:
+        wishes.append(route)
+        if len(wishes) > 1:
+            route.continue_()
+
+    with person(chromium, login(service)) as page:
+        page.goto(f"{service.url}/jobs/{service.jobs['queued']}/workers")
+        stepper = page.get_by_role("group", name="Number of rollout workers")
+        more = stepper.get_by_role("button", name="One more")
+        before = int(stepper.get_by_role("spinbutton").input_value())
+        page.route(asked, hold_the_first)
+        with page.expect_request(asked):
+            more.click()
+        more.click(timeout=2000)
+        wishes[0].continue_()
+        page.get_by_text(f"Asked for {before + 2} rollout workers.").wait_for()
+        assert page.complaints == []
+    assert [route.request.post_data_json["replicas"] for route in wishes] == [before + 1, before + 2]
+
+
 def test_a_worker_is_restarted_and_another_drained_after_one_was_asked_whether_one_means_it(service, chromium):
     with person(chromium, login(service)) as page:
         page.goto(f"{service.url}/jobs/{service.jobs['running']}/workers")

@@ -186,7 +186,7 @@ def test_down_leaves_no_process_and_the_jobs_go_on_after_the_next_up(service):
         first = http.get(f"/jobs/{job_id}/attempts/1").json()
         series = http.get(f"/jobs/{job_id}/metrics/series", params={"key": "reward/mean"}).json()
     assert (first["state"], first["outcome"], first["exit_code"]) == ("ended", "interrupted", 130)
-    assert [each["steps"] for each in series["series"]] == [list(range(1, 61))]
+    assert [each["steps"] for each in series["series"]] == [list(range(1, 41))]
 
 
 @pytest.mark.long

@@ -66,19 +66,20 @@ function Scaling({ pool }: { pool: Pool }) {
   const [range, setRange] = useState<[number, number] | null>(null);
   const [draft, setDraft] = useState<number | null>(null);
   const send = useRef((_: number) => {});
-  // Three clicks are one wish: it is sent when the clicking has stopped.
+  // Three clicks are one wish: it is sent when the clicking has stopped, and what was sent before is answered.
   useEffect(() => {
-    if (draft === null) return;
-    const timer = setTimeout(() => { send.current(draft); setDraft(null); }, SETTLED_MS);
+    if (draft === null || set.isPending) return;
+    const timer = setTimeout(() => send.current(draft), SETTLED_MS);
     return () => clearTimeout(timer);
-  }, [draft]);
+  }, [draft, set.isPending]);
   if (!pool.is_elastic) return <span className={parts.hint}>{pool.replicas} fixed: this pool starts and restarts as a whole</span>;
-  const ask = (want: SetPool) =>
+  const ask = (want: SetPool, onSettled?: () => void) =>
     set.mutate({ pool, want }, {
       onSuccess: () => say(want.mode === "auto" ? `A policy keeps between ${want.min_replicas} and ${want.max_replicas} ${pool.pool} workers.` : `Asked for ${want.replicas} ${pool.pool} ${want.replicas === 1 ? "worker" : "workers"}.`),
       onError: (error) => say(error instanceof ApiError && error.status === 412 ? "Somebody else changed this pool meanwhile; look at it again." : sentenceOf(error), "bad"),
+      onSettled,
     });
-  send.current = (replicas) => ask({ mode: "manual", replicas });
+  send.current = (replicas) => ask({ mode: "manual", replicas }, () => setDraft((wish) => (wish === replicas ? null : wish)));
   const isAuto = pool.mode === "auto" || range !== null;
   const [least, most] = range ?? [pool.min_replicas ?? 1, pool.max_replicas ?? Math.max(2, pool.replicas)];
   const isBusy = set.isPending || !mayRun;
@@ -92,7 +93,7 @@ function Scaling({ pool }: { pool: Pool }) {
           if (pool.mode === "auto") ask({ mode: "manual", replicas: pool.replicas });
         }}
       />}
-      {!isAuto && <Stepper label={`Number of ${pool.pool} workers`} value={draft ?? (set.isPending ? (set.variables.want.replicas ?? pool.replicas) : pool.replicas)} disabled={isBusy} onChange={setDraft} />}
+      {!isAuto && <Stepper label={`Number of ${pool.pool} workers`} value={draft ?? pool.replicas} disabled={!mayRun} onChange={setDraft} />}
       {isAuto && (
         <>
           <Stepper label={`Fewest ${pool.pool} workers`} value={least} max={most} disabled={isBusy} onChange={(value) => setRange([value, most])} />
