@@ -134,7 +134,7 @@ def test_pairs_in_their_second_epoch_have_the_reference_of_their_first_whoever_d
     assert drops(whole) == {"zero_variance"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_critic_and_a_moving_coefficient_go_on_where_they_were(word_world_home, tmp_path, monkeypatch):
     whole, killed = run_and_kill("word-world", tmp_path, *LOCAL[:-2], *PPO, home=word_world_home, first=6)
     assert transitions(killed) == {"accept", "update", "publish", "adopt", "save"}

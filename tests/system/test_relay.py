@@ -289,7 +289,7 @@ def test_a_terminated_relay_lets_the_driver_end_with_a_checkpoint(service: Servi
 
 
 def test_a_stop_of_ray_which_signals_relay_and_driver_lets_the_driver_end_with_a_checkpoint(service: Service):
-    long_steps = ("train.prompts_per_step=48", "train.completions_per_prompt=8")
+    long_steps = ("train.prompts_per_step=24", "train.completions_per_prompt=8")
     job_id = service.submit(10_000, settings=long_steps)
     relay = service.relay(job_id)
     service.wait_for_step(job_id, 1)

@@ -81,6 +81,7 @@ def test_pairs_teach_on_ray_what_they_teach_here(rlhf, tmp_path, algorithm):
     assert ends[0] == ends[1]
 
 
+@pytest.mark.long
 def test_a_resumed_job_gives_the_losses_of_one_that_never_stopped(rlhf):
     settings = (*QUICK, "runtime=local", "rollout.engine.type=transformers", "train.prompts_per_step=4")
     unbroken = rlhf("run", "word-world", *settings, "train.num_steps=6", name="unbroken")
@@ -97,6 +98,7 @@ def test_a_resumed_job_gives_the_losses_of_one_that_never_stopped(rlhf):
     assert losses[-4:] == losses[2:6], "steps 3 to 6 again, from the checkpoint of step 2"
 
 
+@pytest.mark.long
 def test_staleness_stays_within_its_bound_when_generation_runs_ahead(rlhf):
     ahead = ("rollout.engine.type=transformers", "train.max_staleness=2", "rollout.num_workers=2")
     done = rlhf("run", "word-world", *QUICK, *ahead, "train.num_steps=12")

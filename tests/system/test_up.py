@@ -144,6 +144,7 @@ def test_the_private_ray_is_shown_and_lets_in_nobody_without_its_token(service):
     assert httpx.get(f"{cluster['address']}/api/jobs/", trust_env=False).status_code == 401
 
 
+@pytest.mark.long
 def test_a_job_that_is_submitted_over_http_succeeds(service):
     job_id = service.submit()
     job = service.wait_for(job_id, lambda job: job["state"] in OVER)
