@@ -46,7 +46,7 @@ class Label(click.ParamType):
 @click.option(
     "--code",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Directory of the job's own Python code, which is sent along; .git stays here.",
+    help="Directory of the job's own Python code and data, which is sent along; .git stays here.",
 )
 @click.option("--wait", is_flag=True, help="Watch it until it is over; the exit code is 1 when it has not succeeded.")
 @click.option("--dry-run", is_flag=True, help="Have it checked and show what it would reserve; submit nothing.")

@@ -15,6 +15,14 @@ from .up_service import TINY, UpService, wait
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 LONG = (*TINY, "train.num_steps=100000", "train.max_staleness=4", "checkpoint.every_steps=100000")
 
+DEMONSTRATIONS = """
+name = "sft"
+model = "word-world"
+algorithm = { type = "sft" }
+train = { num_steps = 2, prompts_per_step = 4 }
+data.train = { type = "jsonl", path = "chats.jsonl" }
+"""
+
 
 @pytest.fixture(scope="module")
 def job_id(up_service: UpService) -> str:
@@ -194,6 +202,15 @@ def test_a_clone_begins_anew_and_is_compared_with_what_it_was_cloned_from(up_ser
     assert compared is not None
     audited = up_service.rlhf("audit", str(up_service.job_dir(cloned["job_id"])))
     assert audited.code == 0, audited.out
+
+
+def test_a_job_takes_its_data_along_with_its_code(up_service, tmp_path):
+    rows = [{"prompt": f"{n} plus 2 ?", "completion": f" it is {n + 2} ."} for n in range(8)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "sft.toml").write_text(DEMONSTRATIONS)
+    job_id = up_service.told("submit", str(tmp_path / "sft.toml"), "--code", str(tmp_path))["job_id"]
+    job = up_service.end_of(job_id)
+    assert (job["state"], job["step"]) == ("succeeded", 2), job
 
 
 def test_a_job_that_fails_is_exit_code_1_and_says_why(up_service):
