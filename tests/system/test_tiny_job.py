@@ -52,12 +52,12 @@ def test_word_world_learns_on_ray_with_vllm_and_leaves_what_it_promises(rlhf):
     ],
 )
 def test_local_and_ray_give_the_same_job_bit_for_bit(rlhf, engine, algorithm, figures):
-    few = ("train.num_steps=8", "train.prompts_per_step=4", *QUICK[1:])
+    few = ("train.num_steps=5", "train.prompts_per_step=4", *QUICK[1:])
     settings = (*algorithm, *few, f"rollout.engine.type={engine}", "rollout.temperature=0.8")
     local = rlhf("run", "word-world", *settings, "runtime=local", name="local")
     ray = rlhf("run", "word-world", *settings, "runtime=ray", name="ray")
     assert (local.code, ray.code) == (0, 0), local.err + ray.err
-    assert len(local.steps()) == 8
+    assert len(local.steps()) == 5
     for here, there in zip(local.steps(), ray.steps(), strict=True):
         same = (*SAME_EVERYWHERE, *figures)
         assert {name: here[name] for name in same} == {name: there[name] for name in same}
