@@ -58,7 +58,6 @@ class LearnerRank:
         self.spec = spec
         self.rank = rank
         self.num_ranks = num_ranks
-        self.transport = transport
         self.version = 0
         self.tokens_total = 0
         """Completion tokens trained on; grows with every microbatch, so that a hang shows."""
@@ -303,6 +302,3 @@ class LearnerRank:
         self.backend.load_optimizer_state(state["optimizer"])
         self.version = state["version"]
         restore_generators(path, rank=self.rank, device=self.device)
-
-    def close(self) -> None:
-        self.transport.close()

@@ -114,7 +114,7 @@ class LearnerRole:
             self._writer.shutdown(wait=False)
 
     def _free(self) -> None:
-        self._opened().close()
+        self.transport.close()
         self._learner = None
         # With one rank there is no group of ours; in the local runtime the one there is belongs to vLLM.
         if self.num_ranks > 1:

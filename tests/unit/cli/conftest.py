@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,13 @@ def _no_service_of_the_user(tmp_path_factory: pytest.TempPathFactory, monkeypatc
     monkeypatch.setenv("RLHF_CLUSTER_HOME", str(tmp_path_factory.mktemp("home")))
     for name in ("RLHF_SERVER", "RLHF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _usual_signals() -> Iterator[None]:
+    """A job that was stopped leaves SIGTERM without effect; this process lives on, and what it starts inherits that."""
+    yield
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

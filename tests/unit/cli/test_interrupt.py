@@ -12,13 +12,6 @@ from rlhf_cluster.cli.interrupt import run_stoppable
 from rlhf_cluster.errors import Interrupted
 
 
-@pytest.fixture(autouse=True)
-def usual_signals():
-    """Work that was stopped leaves SIGTERM without effect; this process lives on."""
-    yield
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 

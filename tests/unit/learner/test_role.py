@@ -252,7 +252,7 @@ def test_ranks_meet_at_an_address_of_this_machine(model_path):
 
 
 def test_the_network_is_gone_before_the_group_of_ranks_is_ended(model_path, monkeypatch):
-    """A DDP reducer that outlives the group can hang for ever in its destructor: seen in one close of two hundred."""
+    """A DDP reducer that goes after the group can hang for ever in its destructor, under the GIL."""
     alive = []
 
     async def act(role: LearnerRole) -> None:
